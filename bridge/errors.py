@@ -1,0 +1,7 @@
+"""Errors that the project's parts share."""
+
+from __future__ import annotations
+
+
+class DefinitionError(ValueError):
+    """A device is defined in a way that cannot work; the message says what must be, and what was given."""
