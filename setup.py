@@ -1,3 +1,4 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup(cffi_modules=["bridge/hotpath/build.py:ffibuilder"])
+packages = [f"pyvfio_user.{name}" for name in find_packages(include=["bridge*", "devices*", "guest*"])]
+setup(packages=[*packages, "pyvfio_user.qemu_configs"], cffi_modules=["bridge/hotpath/build.py:ffibuilder"])
