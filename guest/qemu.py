@@ -26,15 +26,15 @@ from typing import Any, Self, TypeVar
 from qemu.qmp import QMPClient, QMPError
 from qemu.qmp.qmp_client import ExecuteError
 
+from .errors import QemuError
+
+__all__ = ["Qemu", "QemuError", "run_in_foreground"]
+
 _T = TypeVar("_T")
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 2.0
 _TAIL = 30
-
-
-class QemuError(Exception):
-    """QEMU could not start, ended too early, ran too long or refused a command."""
 
 
 def _hung_up(error: BaseException | None) -> bool:
@@ -202,3 +202,21 @@ class Qemu:
             raise QemuError(f"QMP {command}: {error}\n{self.describe()}") from error
         except QMPError as error:
             raise self._ended(await self._process.wait()) from error
+
+
+async def run_in_foreground(command: Sequence[str]) -> int:
+    """Run QEMU on this process's own terminal until it ends; return its exit status. When cancelled, end QEMU."""
+    try:
+        process = await asyncio.create_subprocess_exec(*command, preexec_fn=_die_with_parent)
+    except OSError as error:
+        raise QemuError(f"QEMU could not be started: {error}\nQEMU's command:\n  {shlex.join(command)}") from error
+    try:
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()

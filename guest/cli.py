@@ -1,0 +1,193 @@
+"""The command line, `pyvfio-user`. A user's mistake is one line, never a traceback; Ctrl-C ends both sides (130)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..bridge.errors import DefinitionError
+from .catalogue import SHIPPED, UnknownDevice, create_device
+from .errors import QemuError
+from .machines import ConfigError, config_names, device_option, load_config
+from .provision.errors import ProvisionError
+
+if TYPE_CHECKING:
+    from ..devices.device import Device
+
+_INTERRUPTED = 128 + signal.SIGINT
+_TERMINATED = 128 + signal.SIGTERM
+
+
+class _Commands(click.Group):
+    """Turns the errors that a user can cause into messages, and Ctrl-C into exit status 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(_INTERRUPTED)
+        except (ConfigError, UnknownDevice, DefinitionError, ProvisionError, QemuError) as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name and error.name.partition(".")[0] in ("jinja2", "msgspec", "qemu", "rich"):
+                message = f"this command needs the extra `guest` ({error}): pip install 'pyvfio-user[guest]'"
+                raise click.ClickException(message) from error
+            raise
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pyvfio-user")
+def main() -> None:
+    """PCIe devices in Python over vfio-user, and guests that exercise every Arm memory type against them."""
+
+
+_DEVICE_HELP = f"A device that ships ({', '.join(SHIPPED)}), or a class of your own as MODULE:CLASS."
+
+
+@main.command()
+@click.argument("device", metavar="NAME|MODULE:CLASS")
+@click.option("--socket", "path", required=True, type=click.Path(path_type=Path), help="Where clients connect.")
+def serve(device: str, path: Path) -> None:
+    """Serve one device on a socket, for QEMU or any other vfio-user client, until Ctrl-C.
+
+    NAME is a device that ships (probe, upcase); MODULE:CLASS is one of your own, found from the current folder.
+    """
+    instance = create_device(device)
+    _run(_serve_until_stopped(instance, device, path))
+
+
+async def _serve_until_stopped(device: Device, name: str, path: Path) -> int:
+    async with _served(device, path):
+        click.echo(f"serving {name} on {path}; to attach it, give QEMU:")
+        click.echo(f"  -device {shlex.quote(device_option(path.absolute()))}")
+        await asyncio.get_running_loop().create_future()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _served(device: Device, path: Path) -> AsyncIterator[None]:
+    from ..bridge.server import serve as serve_device
+
+    try:
+        server = serve_device(device, path)
+        await server.__aenter__()
+    except OSError as error:
+        raise click.ClickException(f"cannot serve on {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        await server.__aexit__(None, None, None)
+
+
+@main.command()
+@click.argument("config")
+@click.option("--device", "-d", "names", multiple=True, metavar="NAME|MODULE:CLASS", help=_DEVICE_HELP)
+@click.option("--cpu", help="The CPU, instead of the machine's own.")
+@click.option("--print", "only_print", is_flag=True, help="Only print the command; serve and start nothing.")
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+def qemu(config: str, names: Sequence[str], cpu: str | None, only_print: bool, extra: Sequence[str]) -> None:
+    """Start QEMU as CONFIG describes it, with devices attached, in the foreground.
+
+    CONFIG is a machine that ships (see `pyvfio-user machines`) or a config file. What follows `--` is given to QEMU:
+
+    \b
+        pyvfio-user qemu el2 --device probe -- -kernel Image
+    """
+    machine = load_config(config)
+    from .provision.qemu import find_qemu
+
+    program = find_qemu().require().path
+    if only_print:
+        sockets = [Path(f"{name.replace(':', '.')}.sock").absolute() for name in names]
+        for name, path in zip(names, sockets, strict=True):
+            click.echo(f"# first: pyvfio-user serve {shlex.quote(name)} --socket {shlex.quote(str(path))}", err=True)
+        click.echo(shlex.join(machine.command(program, sockets, cpu=cpu, extra=extra)))
+        return
+    devices = [create_device(name) for name in names]
+
+    async def session() -> int:
+        from .qemu import run_in_foreground
+
+        with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
+            sockets = [Path(folder) / f"{number}.sock" for number in range(len(devices))]
+            command = machine.command(program, sockets, cpu=cpu, extra=extra)
+            async with contextlib.AsyncExitStack() as stack:
+                for device, path in zip(devices, sockets, strict=True):
+                    await stack.enter_async_context(_served(device, path))
+                click.echo(f"$ {shlex.join(command)}", err=True)
+                return await run_in_foreground(command)
+
+    _run(session())
+
+
+@main.command()
+def machines() -> None:
+    """List the machines that ship: name, and the config file to copy for one of your own."""
+    for name in config_names():
+        click.echo(f"{name}\t{load_config(name).path}")
+
+
+@main.command()
+def doctor() -> None:
+    """Show what was found of what the guests need, where, and which version; exit status 1 if anything is missing."""
+    from .doctor import examine, report
+
+    if not report(examine(), _console()):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--quiet", is_flag=True, help="Say nothing when nothing had to be done.")
+def setup(quiet: bool) -> None:
+    """Fetch what is missing of what the guests need (QEMU) into the user's cache, without root."""
+    from .provision.compiler import find_compiler
+    from .provision.progress import Progress
+    from .provision.qemu import provide_qemu
+
+    qemu = provide_qemu(Progress())
+    compiler = find_compiler()
+    if not quiet:
+        click.echo(f"QEMU {qemu.version}: {qemu.path}")
+        click.echo(f"{compiler.kind} {compiler.version}: {shlex.join(compiler.command)}")
+
+
+def _console() -> Any:
+    """Return a console for standard output that does not fold what a program reads."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 240)
+
+
+def _run(session: Any) -> None:
+    """Run a coroutine on the bridge's own event loop; SIGTERM cancels it, as Ctrl-C does. Exits with its result."""
+    from ..bridge.loop import run
+
+    async def bounded() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        terminated = False
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        try:
+            result: int = await session
+        except asyncio.CancelledError:
+            if terminated:
+                return _TERMINATED
+            raise
+        return result
+
+    raise SystemExit(run(bounded()))

@@ -1,0 +1,10 @@
+"""The errors of running a guest; those of fetching its parts are in `provision.errors`."""
+
+from __future__ import annotations
+
+
+class QemuError(Exception):
+    """QEMU could not start, ended too early, ran too long or refused a command.
+
+    The message holds the exact command, quoted for a shell, and the console's last lines.
+    """
