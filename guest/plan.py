@@ -29,7 +29,7 @@ MAX_INSTALL = 4096
 
 HEADER = struct.Struct("<IHHII")
 INSTALL_ENTRY = struct.Struct("<BBBBIQQ")
-RUN_ENTRY = struct.Struct("<IHBBBBBBQI")
+RUN_ENTRY = struct.Struct("<IHBBBBBBIQ")
 RESULT = struct.Struct("<IBBHQQQQ")
 CONTEXT = struct.Struct("<8Q")
 
@@ -306,7 +306,7 @@ def pack_run(experiments: Sequence[Experiment]) -> bytes:
             within("s1_2", s1_2, 0, 7)
             within("flags", flags, 0, 3)
         try:
-            entries.append(pack(mark, op, el, s1, flags, bar, bar2, s1_2, offset, offset2))
+            entries.append(pack(mark, op, el, s1, flags, bar, bar2, s1_2, offset2, offset))
         except struct.error as error:
             raise DefinitionError(
                 f"mark, bar, offset and bar2 must be unsigned and fit their fields: {error}"

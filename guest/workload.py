@@ -26,7 +26,7 @@ class Idiom(IntEnum):
     STP = 3
     """Four STP x."""
     MEMCPY = 4
-    """A C library's: overlapping 16-byte stores at +1 of the slot, so unaligned; entries are 61 bytes there."""
+    """Overlapping 16-byte stores at +0, +13, +29, +45 and +48, as a C library copies: three of them unaligned."""
 
 
 class Barrier(IntEnum):
