@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _STAGING = ".staging-"
@@ -21,20 +21,20 @@ def cache_directory() -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the folder's lock, which all set-ups of this user share; create the folder if it is absent.
 
-    Yields whether another set-up held the lock first: it may have fetched what the caller wants.
+    `waiting` is called when another set-up holds the lock, before waiting for it. Whoever has the lock looks again:
+    another set-up may have brought what was missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
-        waited = False
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waited = True
+            waiting()
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield waited
+        yield
 
 
 @contextlib.contextmanager

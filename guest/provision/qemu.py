@@ -123,10 +123,8 @@ def provide_qemu(progress: Progress) -> QemuBinary:
     if search.found is not None:
         return search.found
     folder = cache_directory() / "qemu"
-    with locked(folder) as waited:
-        if waited and (found := find_qemu().found) is not None:
-            return found
-        return _fetch(folder, progress)
+    with locked(folder, lambda: progress.note("waiting for another set-up, which is fetching QEMU")):
+        return find_qemu().found or _fetch(folder, progress)
 
 
 def _fetch(folder: Path, progress: Progress) -> QemuBinary:
