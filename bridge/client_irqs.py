@@ -119,24 +119,24 @@ class ClientInterrupts:
         self._vectors = [Vector(self._link, number) for number in range(count)]
         for start in range(0, count, step):
             fds = [vector.fd for vector in self._vectors[start : start + step]]
-            await self._set(wire.IRQ_SET_DATA_EVENTFD | wire.IRQ_SET_ACTION_TRIGGER, start, len(fds), fds)
+            await self._set(wire.IrqSet.DATA_EVENTFD | wire.IrqSet.TRIGGER, start, len(fds), fds)
 
     async def disable(self) -> None:
         """Takes all vectors from the device: DATA_NONE, TRIGGER, count 0."""
-        await self._set(wire.IRQ_SET_DATA_NONE | wire.IRQ_SET_ACTION_TRIGGER, 0, 0)
+        await self._set(wire.IrqSet.DATA_NONE | wire.IrqSet.TRIGGER, 0, 0)
         self.close()
 
     async def unmask(self, number: int = 0) -> None:
         """Unmasks a vector; for INTx this is the end of the interrupt, and it fires again if still asserted."""
-        await self._set(wire.IRQ_SET_DATA_NONE | wire.IRQ_SET_ACTION_UNMASK, number, 1)
+        await self._set(wire.IrqSet.DATA_NONE | wire.IrqSet.UNMASK, number, 1)
 
     async def mask(self, number: int = 0) -> None:
         """Masks a vector."""
-        await self._set(wire.IRQ_SET_DATA_NONE | wire.IRQ_SET_ACTION_MASK, number, 1)
+        await self._set(wire.IrqSet.DATA_NONE | wire.IrqSet.MASK, number, 1)
 
     async def trigger(self, number: int = 0) -> None:
         """Makes the server signal a vector, as if the device had."""
-        await self._set(wire.IRQ_SET_DATA_NONE | wire.IRQ_SET_ACTION_TRIGGER, number, 1)
+        await self._set(wire.IrqSet.DATA_NONE | wire.IrqSet.TRIGGER, number, 1)
 
     def close(self) -> None:
         """Closes the eventfds."""

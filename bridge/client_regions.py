@@ -68,7 +68,7 @@ class ClientRegion:
         try:
             _, flags, _, _, size, offset = _INFO.unpack_from(body)
             region = cls(link, index, flags, size, max_transfer)
-            if flags & wire.REGION_FLAG_MMAP and fd is not None:
+            if flags & wire.RegionFlag.MMAP and fd is not None:
                 for start, length in _areas(body) or [(0, size)]:
                     region._map(fd, offset, start, length)
             return region
@@ -156,7 +156,7 @@ def _areas(body: bytes) -> list[tuple[int, int]]:
     _, flags, _, at, _, _ = _INFO.unpack_from(body)
     seen: set[int] = set()
     try:
-        while flags & wire.REGION_FLAG_CAPS and at and at not in seen:
+        while flags & wire.RegionFlag.CAPS and at and at not in seen:
             seen.add(at)
             identity, version, following = _CAPABILITY.unpack_from(body, at)
             if (identity, version) == (_SPARSE_MMAP, 1):

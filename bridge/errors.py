@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class DefinitionError(ValueError):
     """A device is defined in a way that cannot work; the message says what must be, and what was given."""
+
+
+class WireError(ValueError):
+    """A message is not laid out as the protocol says."""

@@ -1,0 +1,243 @@
+"""Guest memory as the client gave it (DMA_MAP), and a device's accesses to it. Addresses and lengths are in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from array import array
+from collections.abc import Awaitable, Callable, Sequence
+
+from .errors import WireError
+from .hotpath._native import ffi, lib
+from .wire import DMA_ACCESS, MAX_DMA_MAPS, MAX_DMA_MESSAGE, Command, DmaFlag
+
+Segment = tuple[int, int]
+"""A piece of guest memory: address and length."""
+
+Request = Callable[[Command, bytes], Awaitable[bytes]]
+"""Sends a command to the client, and gives the body of its reply."""
+
+_IN_FLIGHT = 4  # messages of up to 64 KiB: what may wait in the session's buffer for a client that is slow to read
+
+_REASONS = {
+    errno.EFAULT: "must lie within memory the guest mapped, not outside it",
+    errno.ENXIO: "must lie within memory mapped with a file descriptor, not be reachable by message only",
+    errno.EPERM: "must wait until the guest enables bus mastering",
+}
+
+
+class DmaError(OSError):
+    """A DMA access that cannot be; `errno` is EFAULT, EACCES, ENXIO, EPERM, ENOTCONN, or the client's own."""
+
+    def __init__(self, error: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = error
+
+
+class GuestMemory:
+    """The guest's memory, as far as the client mapped it for the device and the guest lets it master the bus.
+
+    The synchronous methods reach memory that came with a file descriptor, and copy in C. The asynchronous ones reach
+    the rest too, by DMA_READ and DMA_WRITE messages: never await them before a synchronous access is answered, for the
+    client answers only after it.
+    """
+
+    def __init__(self) -> None:
+        native = lib.pvu_dma_new(MAX_DMA_MAPS)
+        if not native:
+            raise MemoryError("no memory for the table of DMA maps")
+        self._native = ffi.gc(native, lib.pvu_dma_free)
+        self._failed = ffi.new("size_t *")
+        self._request: Request | None = None
+        self._chunk = MAX_DMA_MESSAGE
+        self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
+        self.bus_master = False
+        """Bus Master Enable of the Command register; the config space sets it."""
+
+    @property
+    def maps(self) -> int:
+        """How many maps there are."""
+        return int(lib.pvu_dma_maps(self._native))
+
+    def read_mapped(self, address: int, length: int) -> bytes:
+        """Reads guest memory at once.
+
+        Raises:
+            DmaError: not all of it is mapped, readable and with a file descriptor; or no bus mastering.
+        """
+        return self.gather([(address, length)])
+
+    def write_mapped(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Writes guest memory at once.
+
+        Raises:
+            DmaError: as `read_mapped`, for writing. Nothing was written.
+        """
+        self.scatter([(address, len(data))], data)
+
+    def read_into(self, address: int, buffer: bytearray | memoryview) -> None:
+        """Reads as much as fills `buffer`, without another copy.
+
+        Raises:
+            DmaError: as `read_mapped`.
+        """
+        with memoryview(buffer) as view:
+            self._copy([(address, view.nbytes)], ffi.from_buffer(buffer), view.nbytes, DmaFlag.READ)
+
+    def gather(self, segments: Sequence[Segment]) -> bytes:
+        """Reads several pieces in one call, one after another.
+
+        Raises:
+            DmaError: as `read_mapped`; the message names the first piece at fault.
+        """
+        buffer = bytearray(sum(length for _, length in segments))
+        self._copy(segments, ffi.from_buffer(buffer), len(buffer), DmaFlag.READ)
+        return bytes(buffer)
+
+    def scatter(self, segments: Sequence[Segment], data: bytes | bytearray | memoryview) -> None:
+        """Writes `data` to several pieces in one call, one after another; their lengths must add up to its own.
+
+        Raises:
+            DmaError: as `write_mapped`; nothing was written.
+            ValueError: the lengths do not add up.
+        """
+        total = sum(length for _, length in segments)
+        if total != len(data):
+            raise ValueError(f"data must be {total} bytes as the segments are, not {len(data)}")
+        self._copy(segments, ffi.from_buffer(data), total, DmaFlag.WRITE)
+
+    def read_ring(self, base: int, entry_size: int, entries: int, first: int, count: int) -> bytes:
+        """Reads `count` entries of a ring of `entries` at `base`, from entry `first` on, past its end to its start.
+
+        Raises:
+            DmaError: as `read_mapped`.
+            ValueError: the ring has no such entries.
+        """
+        if entry_size < 1 or not 0 <= first < entries or not 0 <= count <= entries:
+            raise ValueError(
+                f"ring entries must be within {entries} of at least 1 byte, not {count} of {entry_size} from {first}"
+            )
+        straight = min(count, entries - first)
+        start = base + first * entry_size
+        return self.gather([(start, straight * entry_size), (base, (count - straight) * entry_size)])
+
+    async def read(self, address: int, length: int) -> bytes:
+        """Reads guest memory, by messages where it came without a file descriptor.
+
+        Raises:
+            DmaError: not all of it is mapped and readable; no bus mastering; the client refused, or left.
+        """
+        if not self._by_message(address, length, DmaFlag.READ):
+            return self.read_mapped(address, length)
+        parts: list[bytes] = []
+        for at, size in self._chunks(address, length):
+            body = await self._exchange(Command.DMA_READ, at, size, b"")
+            if len(body) != DMA_ACCESS.size + size:
+                raise self._error(errno.EBADMSG, DmaFlag.READ, at, size, "must be answered with all its bytes")
+            parts.append(body[DMA_ACCESS.size :])
+        return b"".join(parts)
+
+    async def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Writes guest memory, by messages where it came without a file descriptor.
+
+        Raises:
+            DmaError: as `read`, for writing; chunks of 64 KiB before the one that failed are written.
+        """
+        if not self._by_message(address, len(data), DmaFlag.WRITE):
+            self.write_mapped(address, data)
+            return
+        data = bytes(data)
+        for at, size in self._chunks(address, len(data)):
+            await self._exchange(Command.DMA_WRITE, at, size, data[at - address : at - address + size])
+
+    def map(self, address: int, size: int, flags: int, fd: int | None, offset: int) -> None:
+        """Does a DMA_MAP; `fd` stays the caller's.
+
+        Raises:
+            OSError: EINVAL for what is misaligned, empty, too long for the file, or beyond 64 bits; EEXIST for an
+                overlap; ENOSPC for too many maps; or why mmap failed.
+        """
+        _check(lib.pvu_dma_map(self._native, address, size, flags, -1 if fd is None else fd, offset))
+
+    def unmap(self, address: int, size: int) -> None:
+        """Does a DMA_UNMAP of all maps in the range.
+
+        Raises:
+            OSError: ENOENT when there is none, EINVAL when the range cuts one in two.
+        """
+        _check(lib.pvu_dma_unmap(self._native, address, size))
+
+    def unmap_all(self) -> None:
+        """Drops all maps."""
+        lib.pvu_dma_unmap_all(self._native)
+
+    def connect(self, request: Request, chunk: int) -> None:
+        """A client is there: `request` reaches it, with up to `chunk` bytes in a message."""
+        self._request = request
+        self._chunk = min(chunk, MAX_DMA_MESSAGE)
+        self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
+
+    def disconnect(self) -> None:
+        """The client left, and its memory with it."""
+        self._request = None
+        self.unmap_all()
+
+    def _copy(self, segments: Sequence[Segment], buffer: object, length: int, access: DmaFlag) -> None:
+        try:
+            flat = array("Q", [value for segment in segments for value in segment])
+        except OverflowError:
+            address, size = next(each for each in segments if not all(0 <= value < 1 << 64 for value in each))
+            raise self._error(errno.EFAULT, access, address, size) from None
+        status = -errno.EPERM
+        self._failed[0] = 0
+        if self.bus_master:
+            native = ffi.from_buffer("pvu_segment[]", flat)
+            status = lib.pvu_dma_copy(self._native, native, len(segments), buffer, length, access, self._failed)
+        if status < 0 and segments:
+            raise self._error(-status, access, *segments[self._failed[0]])
+
+    def _by_message(self, address: int, length: int, access: DmaFlag) -> bool:
+        """Must the access go by message? Raises `DmaError` when it cannot be at all."""
+        status = -errno.EFAULT
+        if not self.bus_master:
+            status = -errno.EPERM
+        elif address >= 0 and length < 1 << 64 and address < 1 << 64:
+            status = lib.pvu_dma_check(self._native, address, length, access)
+        if status == -errno.ENXIO:
+            return True
+        if status < 0:
+            raise self._error(-status, access, address, length)
+        return False
+
+    def _chunks(self, address: int, length: int) -> list[Segment]:
+        return [(address + at, min(self._chunk, length - at)) for at in range(0, length, self._chunk)]
+
+    async def _exchange(self, command: Command, address: int, size: int, data: bytes) -> bytes:
+        access = DmaFlag.READ if command == Command.DMA_READ else DmaFlag.WRITE
+        async with self._in_flight:
+            if self._request is None:
+                raise self._error(errno.ENOTCONN, access, address, size, "must have a client that answers it")
+            try:
+                body = await self._request(command, DMA_ACCESS.pack(address, size) + data)
+                answered = DMA_ACCESS.unpack_from(body)
+            except WireError as error:
+                raise self._error(errno.EBADMSG, access, address, size, f"was answered wrongly: {error}") from error
+            except OSError as error:
+                reason = f"failed at the client: {error.strerror or error}"
+                raise self._error(error.errno or errno.EIO, access, address, size, reason) from error
+        if answered != (address, size):
+            raise self._error(errno.EBADMSG, access, address, size, "must be answered with its address and length")
+        return body
+
+    def _error(self, error: int, access: DmaFlag, address: int, length: int, reason: str | None = None) -> DmaError:
+        way = "read" if access == DmaFlag.READ else "write"
+        if reason is None:
+            able = "readable" if access == DmaFlag.READ else "writable"
+            reason = _REASONS.get(error, f"must lie within memory mapped {able}, not otherwise")
+        return DmaError(error, f"DMA {way} of {length} bytes at {address:#x} {reason}")
+
+
+def _check(status: int) -> None:
+    if status < 0:
+        raise OSError(-status, os.strerror(-status))

@@ -1,0 +1,66 @@
+"""What a device is to the bridge: its regions, interrupts, and the memory it can reach."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .dma import GuestMemory
+from .errors import DefinitionError
+from .hotpath._native import ffi, lib
+from .interrupts import Interrupts
+from .recorder import Recorder
+from .regions import Region
+from .wire import NUM_REGIONS, RegionIndex
+
+
+@dataclass
+class Endpoint:
+    """One PCI function. `regions` by index: BARs 0 to 5, ROM 6, config space 7; those absent have size 0.
+
+    `on_reset` is what a DEVICE_RESET does besides deasserting interrupts: registers to their reset values, and what
+    the device itself must forget. `on_disconnect` is called when a client has left, after its maps and interrupts were
+    dropped.
+    """
+
+    regions: dict[int, Region]
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    memory: GuestMemory = field(default_factory=GuestMemory)
+    recorder: Recorder = field(default_factory=Recorder)
+    on_reset: Callable[[], None] | None = None
+    on_disconnect: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        for index in self.regions:
+            if index not in range(NUM_REGIONS):
+                raise DefinitionError(f"region must be 0 to {NUM_REGIONS - 1}, not {index}")
+        if RegionIndex.CONFIG not in self.regions:
+            raise DefinitionError(f"regions must have a config space, {RegionIndex.CONFIG:d}, not only {[*self.regions]}")
+
+    def reset(self) -> None:
+        """Resets the device, as DEVICE_RESET asks for."""
+        self.interrupts.reset()
+        if self.on_reset is not None:
+            self.on_reset()
+
+    def native(self) -> Any:
+        """The device for the hot path: build it for a session; no span can be added to its regions afterwards."""
+        regions = {index: region.native for index, region in self.regions.items()}
+        native = lib.pvu_device_new(self.recorder.native)
+        if not native:
+            raise MemoryError("no memory for a device")
+        native = ffi.gc(native, lib.pvu_device_free)
+        for index, region in regions.items():
+            status = lib.pvu_device_set_region(native, index, region)
+            if status < 0:
+                raise OSError(-status, os.strerror(-status))
+        return native
+
+
+class HasEndpoint(Protocol):
+    """What can be served: anything with an `endpoint`."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...

@@ -1,0 +1,154 @@
+/*
+ * What Python sees of the hot path. Read by cffi as it is: declarations only, no preprocessor.
+ *
+ * One thread calls all of it for objects that belong together (the event loop's); every call releases the GIL.
+ * A function that can fail returns a negative errno, or NULL for want of memory.
+ */
+
+/* Transactions, in the order of arrival. An access of more than 8 bytes is recorded in pieces of 8. */
+
+typedef struct pvu_recorder pvu_recorder;
+
+typedef struct {
+    uint64_t sequence; /* counts the device's transactions, from 0 */
+    uint64_t offset;   /* in the region */
+    uint32_t size;     /* 1 to 8 */
+    uint8_t region;
+    uint8_t write;
+    uint16_t reserved;
+    uint8_t data[8]; /* as written, or as answered */
+} pvu_record;
+
+pvu_recorder *pvu_recorder_new(size_t capacity);
+void pvu_recorder_free(pvu_recorder *recorder);
+/* The oldest records that lie in one piece; `first` is valid until the next access is served. */
+size_t pvu_recorder_peek(const pvu_recorder *recorder, const pvu_record **first);
+void pvu_recorder_take(pvu_recorder *recorder, size_t count);
+/* How many were overwritten before they were taken. */
+uint64_t pvu_recorder_dropped(const pvu_recorder *recorder);
+
+/* Regions: memory, and spans that say how parts of it are accessed. The rest reads 0 and ignores writes. */
+
+typedef struct pvu_region pvu_region;
+
+enum {
+    PVU_SPAN_MEMORY = 0,    /* bytes: what is written is read */
+    PVU_SPAN_REGISTERS = 1, /* bits, each by its rule */
+    PVU_SPAN_DOORBELL = 2,  /* bytes, and each write is handed to Python */
+};
+
+enum {
+    PVU_HOOK_READ = 1,  /* Python says what a read finds, before it is answered */
+    PVU_HOOK_WRITE = 2, /* Python acts on a write, before it is answered */
+    PVU_RECORD = 4,     /* into the recorder */
+};
+
+/* `memory` must outlive the region; `spans` is how many can be added. */
+pvu_region *pvu_region_new(uint8_t *memory, uint64_t size, uint32_t spans);
+void pvu_region_free(pvu_region *region);
+/*
+ * Adds a span behind all others. `masks`, for registers, is four times `length` bytes: the bits that are writable,
+ * cleared by writing 1, cleared by reading, and writable once.
+ */
+int pvu_region_add(pvu_region *region, uint64_t offset, uint64_t length, int kind, int flags, uint32_t hook,
+                   const uint8_t *masks);
+/* Makes write-once bits writable again. */
+void pvu_region_unlock(pvu_region *region);
+
+/* Guest memory that the client gave: DMA_MAP and DMA_UNMAP. */
+
+typedef struct pvu_dma pvu_dma;
+
+typedef struct {
+    uint64_t address;
+    uint64_t length;
+} pvu_segment;
+
+enum { PVU_DMA_READ = 1, PVU_DMA_WRITE = 2 };
+
+pvu_dma *pvu_dma_new(size_t max_maps);
+void pvu_dma_free(pvu_dma *dma);
+/* Maps; `fd` is -1 for memory that can only be reached by message, and stays the caller's. */
+int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, int flags, int fd, uint64_t offset);
+/* Drops all maps in the range, which must not cut one in two. */
+int pvu_dma_unmap(pvu_dma *dma, uint64_t address, uint64_t size);
+void pvu_dma_unmap_all(pvu_dma *dma);
+size_t pvu_dma_maps(const pvu_dma *dma);
+/* May all of a range be accessed so (0), only by message (-ENXIO), not so (-EACCES), or not at all (-EFAULT)? */
+int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int access);
+/*
+ * Copies between the segments, one after another, and `length` bytes at `buffer`: out of guest memory for
+ * PVU_DMA_READ, into it for PVU_DMA_WRITE. Nothing is copied unless all can be. `failed` gets the segment at fault.
+ */
+int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
+                 size_t *failed);
+
+/* A device: its regions by index, none, one or all of which record. */
+
+typedef struct pvu_device pvu_device;
+
+typedef struct {
+    uint32_t hook;
+    uint32_t region;
+    uint64_t value;
+} pvu_ring; /* a write to a doorbell, and what the doorbell holds after it */
+
+/* `recorder` and the regions must outlive the device. */
+pvu_device *pvu_device_new(pvu_recorder *recorder);
+void pvu_device_free(pvu_device *device);
+int pvu_device_set_region(pvu_device *device, uint32_t index, pvu_region *region);
+
+/* Waiting: one poller serves all sessions of an event loop, and watches that loop's other descriptors. */
+
+typedef struct pvu_poller pvu_poller;
+typedef struct pvu_session pvu_session;
+
+enum {
+    PVU_NONE = 0,  /* time is up, or a signal came */
+    PVU_READY,     /* descriptor `token` is ready: `events` */
+    PVU_READ,      /* a read of a span with PVU_HOOK_READ */
+    PVU_WRITE,     /* a write to a span with PVU_HOOK_WRITE, already applied */
+    PVU_MESSAGE,   /* a message that is Python's: `data`, `size` bytes, and `fds`, which are the receiver's to close */
+    PVU_DOORBELLS, /* `size` entries pvu_ring at `data`; nothing to finish */
+    PVU_CLOSED,    /* the session is over: `value` is 0 or an errno; nothing to finish */
+};
+
+typedef struct {
+    uint32_t token; /* of the session, or the descriptor */
+    uint32_t region;
+    uint32_t hook;
+    uint32_t events;
+    uint64_t offset; /* in the span */
+    uint64_t size;   /* of the access, in bytes */
+    uint64_t value;  /* as written, when `size` is at most 8 */
+    uint64_t data;   /* address of the bytes written, the message, or the doorbells; valid until the session goes on */
+    uint32_t fd_count;
+    int32_t fds[16];
+} pvu_event;
+
+pvu_poller *pvu_poller_new(void);
+void pvu_poller_free(pvu_poller *poller);
+/* To wait for elsewhere: readable when pvu_poller_next has work. */
+int pvu_poller_fd(const pvu_poller *poller);
+pvu_event *pvu_poller_event(pvu_poller *poller);
+/* Watches a descriptor that is not a session: `events` as in epoll, 0 to stop. */
+int pvu_poller_watch(pvu_poller *poller, int fd, uint32_t events, int known);
+/* Serves sessions for up to `timeout` milliseconds (-1: no limit), until there is something for Python. */
+int pvu_poller_next(pvu_poller *poller, int timeout);
+
+/* Sessions: one client each. After PVU_READ, PVU_WRITE or PVU_MESSAGE nothing more is served until pvu_finish. */
+
+/* Takes over `fd`, a stream socket, whatever comes of it. */
+pvu_session *pvu_session_new(pvu_poller *poller, pvu_device *device, int fd, uint32_t token);
+/* Sends what it can at once, then closes. */
+void pvu_session_free(pvu_session *session);
+/* From now on region accesses are served; before, every message is Python's. */
+void pvu_session_negotiated(pvu_session *session);
+/* Has the peer hung up, be there still messages of it or not? */
+int pvu_session_peer_left(const pvu_session *session);
+/* Sends a message, whole, `fd` beside it unless -1 (and still the caller's); -ENOBUFS when the client does not read. */
+int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size, int fd);
+/* Python is done with the event: `status` is 0 or the errno to answer an access with. */
+void pvu_session_finish(pvu_session *session, int status);
+/* The same for PVU_READ: the register holds `value` now. */
+void pvu_session_finish_read(pvu_session *session, uint64_t value);

@@ -1,0 +1,20 @@
+"""Builds the extension `pyvfio_user.bridge.hotpath._native` (cffi, API mode, stable ABI)."""
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path("bridge/hotpath")
+SOURCES = ["record.c", "region.c", "dma.c", "access.c", "session.c", "wait.c"]
+HEADERS = ["api.h", "hotpath.h"]
+
+ffibuilder = FFI()
+ffibuilder.cdef((HERE / "api.h").read_text())
+ffibuilder.set_source(
+    "pyvfio_user.bridge.hotpath._native",
+    '#include "hotpath.h"',
+    sources=[str(HERE / name) for name in SOURCES],
+    depends=[str(HERE / name) for name in HEADERS],
+    include_dirs=[str(HERE)],
+    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
+)

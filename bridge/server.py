@@ -1,0 +1,138 @@
+"""Serves a device on a UNIX socket, to one client after another."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from .endpoint import HasEndpoint
+from .log import logger
+from .loop import Poller
+from .session import Session
+
+
+class Server:
+    """A device that is being served; `serve` makes it.
+
+    One client at a time: a second is refused at once (accepted, and closed).
+    """
+
+    def __init__(self, device: HasEndpoint, path: Path, listener: socket.socket) -> None:
+        self.device = device
+        self.path = path
+        self.session: Session | None = None
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._poller = Poller.of(self._loop)
+        self._attached = asyncio.Event()
+        self._detached = asyncio.Event()
+        self._detached.set()
+        self._loop.add_reader(listener, self._accept)
+
+    async def wait_connected(self) -> None:
+        """Waits until a client is there (its VERSION may still be to come)."""
+        await self._attached.wait()
+
+    async def wait_disconnected(self) -> None:
+        """Waits until no client is there."""
+        await self._detached.wait()
+
+    def disconnect(self) -> None:
+        """Closes the connection to the client, if one is there."""
+        if self.session is not None:
+            self.session.close()
+
+    def close(self) -> None:
+        """Stops serving: no new client, and the one that is there is disconnected."""
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        self.disconnect()
+
+    def _accept(self) -> None:
+        if self.session is not None and self.session.peer_left():
+            return  # its last messages are still to be served: the new client waits in the backlog meanwhile
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            logger.error("accepting a client on %s: %s", self.path, error.strerror)
+            return
+        if self.session is not None:
+            logger.warning("refusing a second client on %s", self.path)
+            connection.close()
+            return
+        self.session = Session(self.device.endpoint, connection, self._poller, self._left)
+        self._detached.clear()
+        self._attached.set()
+
+    def _left(self) -> None:
+        self.session = None
+        self._attached.clear()
+        self._detached.set()
+
+
+@asynccontextmanager
+async def serve(device: HasEndpoint, path: str | os.PathLike[str]) -> AsyncIterator[Server]:
+    """Serves `device` on a UNIX socket at `path`, mode 0600, for as long as the context lasts.
+
+    A stale socket at `path`, which nobody listens on, is replaced.
+
+    Raises:
+        FileExistsError: something else than a socket is at `path`, a symbolic link included.
+        OSError: EADDRINUSE when somebody listens there; or why the socket cannot be made.
+    """
+    path = Path(path)
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        os.fchmod(listener.fileno(), 0o600)  # Linux: the socket file is created with the socket's own mode
+        listener.bind(os.fspath(path))
+        made = path.stat()
+        try:
+            listener.listen()
+            server = Server(device, path, listener)
+            try:
+                yield server
+            finally:
+                server.close()
+        finally:
+            _remove_own(path, made)
+    finally:
+        listener.close()
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, "path must be free or a socket, not another file", os.fspath(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody listens
+    raise OSError(errno.EADDRINUSE, "socket must be free, not served by another process", os.fspath(path))
+
+
+def _remove_own(path: Path, made: os.stat_result) -> None:
+    """Removes the socket file, unless it is another's by now."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
+        path.unlink()
