@@ -234,6 +234,7 @@ def outcomes(
         return frozenset(rules.inside(page))
     if beyond is None:
         raise DefinitionError(
-            f"beyond must be given for an access that crosses a page, not None for {access.size} bytes at {access.start:#x}"
+            "beyond must be given for an access that crosses a page, "
+            f"not None for {access.size} bytes at {access.start:#x}"
         )
     return frozenset(rules.crossing(page, beyond))
