@@ -101,12 +101,19 @@ class Scheme(ABC):
         if driver is not None:
             granted = situation.granted | pages if change.wc_safe else situation.granted - pages
             after = self.decide(replace(situation, granted=granted))
-            if after.pieces != decision.pieces:
-                return Adaptation(after, True, driver, f"the {driver} has the mapping changed page by page")
-        piece = decision.at(where.name, change.page or 0)
-        if any(kind.gathering for kind in piece.reachable(decision.fwb)):
-            return Adaptation(decision, False, "guest", "stage 2 leaves the type to the guest's own stage 1")
-        return Adaptation(decision, False, "nobody", "nobody can change the mapping, and stage 2 forbids the type")
+            if [piece.s2 for piece in after.pieces] != [piece.s2 for piece in decision.pieces]:
+                return Adaptation(after, True, driver, f"the {driver} has stage 2 changed, page by page")
+            after_changed = after.pieces != decision.pieces
+        else:
+            after, after_changed = decision, False
+        piece = after.at(where.name, change.page or 0)
+        if piece.s2 is None:
+            return Adaptation(after, after_changed, "nobody", "the memslot was refused")
+        gathering = {kind.gathering for kind in piece.reachable(after.fwb)}
+        if gathering == {False, True}:
+            return Adaptation(after, after_changed, "guest", "stage 2 leaves the type to the guest's own stage 1")
+        reason = "stage 2 forces the type" if gathering == {True} else "stage 2 forbids write-combining"
+        return Adaptation(after, after_changed, "nobody", f"{reason}, and nobody can change it while the guest runs")
 
     def _pieces(self, situation: Situation, where: Range) -> Iterator[Piece]:
         start, current = 0, self.choose(situation, where, 0)
@@ -134,9 +141,13 @@ class Scheme(ABC):
         kvm_arch_prepare_memory_region() looks at every VMA under the slot: one cacheable one and no FWB or no DIC, and
         the slot is not made (-EINVAL). A VMA that becomes cacheable later fails at the fault instead (-EFAULT).
         """
+
+        def slot(piece: Piece) -> int | str:
+            return piece.range if piece.bar is None else piece.bar
+
         missing = [name for name, there in (("FWB", situation.host.fwb), ("DIC", situation.host.dic)) if not there]
-        bars = {piece.bar for piece in pieces if piece.stage2 == NORMAL_WB}
-        if not missing or not bars:
+        slots = {slot(piece) for piece in pieces if piece.stage2 == NORMAL_WB}
+        if not missing or not slots:
             return pieces
         refusal = Refusal(
             errno.EINVAL,
@@ -144,17 +155,18 @@ class Scheme(ABC):
             "not over a Write-Back one",
         )
         return [
-            replace(piece, s2=None, stage2=None, refusal=refusal) if piece.bar in bars else piece for piece in pieces
+            replace(piece, s2=None, stage2=None, refusal=refusal) if slot(piece) in slots else piece for piece in pieces
         ]
 
 
-def settled(scheme: Scheme, situation: Situation) -> Decision:
+def settled(scheme: Scheme, situation: Situation, *, greedy: bool = False) -> Decision:
     """The decision once the guest has asked for what it may have, where a scheme lets it ask (`trap`).
 
-    The guest asks for every range that the layout calls write-combining-safe. Other schemes are decided already.
+    The guest asks for every range that the layout calls write-combining-safe, or, `greedy`, for all of them. Other
+    schemes are decided already.
     """
     decision = scheme.decide(situation)
-    for where in situation.layout.ranges:
-        if where.wc_safe and scheme.driver_of(situation, where) == "guest":
+    for where in situation.layout.covered:
+        if (where.wc_safe or greedy) and scheme.driver_of(situation, where) == "guest":
             decision = scheme.adapt(decision, Change(where.name)).decision
     return decision

@@ -214,7 +214,7 @@ class Driver:
         wc_bars: frozenset[int] = frozenset(),
         cacheable_bars: frozenset[int] = frozenset(),
     ) -> Driver:
-        """A driver that knows what `layout` says: Normal-NC where it is safe, Device-GRE where speculation would hurt."""
+        """A driver that knows what `layout` says: Normal-NC where safe, Device-GRE where only speculation hurts."""
         kinds = {w.name: NORMAL_NC if w.speculation_safe else GRE for w in layout.ranges if w.wc_safe}
         return cls(
             descriptors={name: Descriptor(kind, kind) for name, kind in kinds.items()},

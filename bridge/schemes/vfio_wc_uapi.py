@@ -13,7 +13,7 @@ from .vma_allow_any_uncached import VmaAllowAnyUncached
 
 
 class VfioWcUapi(Scheme):
-    """For host processes (DPDK): region flags, mmap attributes, alias regions, dma-buf MEMATTR. Stage 2 is as merged."""
+    """For host processes (DPDK): region flags, mmap attributes, alias regions, dma-buf MEMATTR. Stage 2: as merged."""
 
     id = "vfio-wc-uapi"
     title = "VFIO region WC flags, mmap attributes, alias regions, dma-buf MEMATTR"
