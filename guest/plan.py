@@ -105,7 +105,7 @@ class RunFlag(IntFlag):
     NONE = 0
     WARM = 1
     """After the TLBI, an aligned 8-byte load of the eight bytes the access starts in; a crossing operation makes
-    another, of the first eight bytes of the next page."""
+    another, of the first eight bytes of the next page. Without effect on AT."""
     SKIP_TLBI = 2
 
 

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from ..devices import probe_map
 from .battery import BATTERY
-from .operation import Access, Op
+from .operation import Access, Kind, Op
 
-_GUEST_WINDOW, _DOORBELL, _CROSSING = 1 << 4, 1 << 5, 1 << 6
+_GUEST_WINDOW, _DOORBELL = 1 << 4, 1 << 5
 
 _HEAD = """\
-// Generated from guest/battery.py. x0: the target's address, x1: the pattern, results from x1 + 128, x2: the doorbell's.
+// Generated from guest/battery.py. x0: the target's address, x1: the pattern, results from x1 + 128,
+// x2: the doorbell's address, x29 and x30: the addresses to warm up.
     .arch armv8.5-a
     .text
 """
 
 _STUB = """
     .balign 8
-op_{index}:                         // {name}
-{setup}op_{index}_access:
-{asm}op_{index}_end:
+{label}:                       // {name}
+{setup}{label}_before:
+{warm}{label}_access:
+{asm}{label}_end:
 {finish}    svc #0
-op_{index}_done:
+{label}_done:
 """
 
 _ROW = """\
-    .quad op_{index}, op_{index}_access, op_{index}_end, op_{index}_done
+    .quad {cold}, {cold}_before, {cold}_access, {cold}_end, {cold}_done
+    .quad {warm}, {warm}_before, {warm}_access, {warm}_end, {warm}_done
     .hword {offset}, {size}
     .word {flags:#x}                // {name}
 """
+
+_WARM = ("ldr xzr, [x29]",)
+_WARM_CROSSING = (*_WARM, "ldr xzr, [x30]")
 
 
 def _lines(code: tuple[str, ...]) -> str:
@@ -38,23 +44,36 @@ def _flags(op: Op) -> int:
     flags = sum(1 << level for level in op.levels)
     if op.access is Access.TRANSLATE and op.name != "at-s1e2r":
         flags |= _GUEST_WINDOW
-    return flags | (_DOORBELL if op.doorbell else 0) | (_CROSSING if op.crossing else 0)
+    return flags | (_DOORBELL if op.doorbell else 0)
+
+
+def _warm_up(op: Op) -> tuple[str, ...]:
+    """Loads of the pages touched; none for AT, which uses no TLB entry of the address."""
+    if op.kind is Kind.TRANSLATE:
+        return ()
+    return _WARM_CROSSING if op.crossing else _WARM
+
+
+def _stub(op: Op, label: str, warm: tuple[str, ...]) -> str:
+    parts = {"setup": op.setup, "warm": warm, "asm": op.asm, "finish": op.finish}
+    return _STUB.format(label=label, name=op.name, **{name: _lines(code) for name, code in parts.items()})
 
 
 def ops_source(battery: tuple[Op, ...] = BATTERY) -> str:
-    """The assembler source of all operations, and the table ``ops`` that ``ops.h`` declares."""
+    """The assembler source of all operations, and the table ``ops`` that ``ops.h`` declares.
+
+    Each operation is there twice: cold, and with a warm-up load just before the access. They must be one straight line
+    of code: QEMU's TLB is direct-mapped, and a load of the pattern or a fetch of another page in between could evict
+    the page that was warmed up.
+    """
     text = [_HEAD]
+    rows = ["\n    .section .rodata\n    .balign 8\n    .globl ops\nops:\n"]
     for index, op in enumerate(battery):
-        text.append(
-            _STUB.format(
-                index=index, name=op.name, setup=_lines(op.setup), asm=_lines(op.asm), finish=_lines(op.finish)
-            )
-        )
-    text.append("\n    .section .rodata\n    .balign 8\n    .globl ops\nops:\n")
-    for index, op in enumerate(battery):
-        text.append(_ROW.format(index=index, name=op.name, offset=op.offset, size=op.size, flags=_flags(op)))
-    text.append(f"    .globl op_count\nop_count:\n    .word {len(battery)}\n")
-    return "".join(text)
+        cold, warm = f"op_{index}", f"op_{index}_warm"
+        text.append(_stub(op, cold, ()))
+        text.append(_stub(op, warm, _warm_up(op)))
+        rows.append(_ROW.format(name=op.name, cold=cold, warm=warm, offset=op.offset, size=op.size, flags=_flags(op)))
+    return "".join((*text, *rows, f"    .globl op_count\nop_count:\n    .word {len(battery)}\n"))
 
 
 def probe_header() -> str:

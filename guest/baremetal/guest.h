@@ -39,7 +39,7 @@ _Noreturn void fail(enum exit_code code, const char *message);
 /* One excursion: the code at pc runs at the exception level of spsr until its first exception, which comes back here.
  * Code that ends as intended ends with SVC. */
 struct call {
-    uint64_t pc, spsr, x[3];           /* in */
+    uint64_t pc, spsr, x[3], warm[2];  /* in; warm: x29 and x30 */
     uint64_t esr, far, elr, from_spsr; /* out: of the level that took the exception */
     uint64_t level, vector;            /* out: 1 or 2, and the vector's number (offset / 0x80) */
 };

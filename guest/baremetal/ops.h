@@ -7,12 +7,16 @@
 #define OP_LEVEL(el) (1u << (el)) /* the exception levels it may run at */
 #define OP_GUEST_WINDOW (1u << 4) /* the address is the guest's, at EL2 too: AT S12E1x, S1E1x */
 #define OP_DOORBELL (1u << 5)     /* needs a second address */
-#define OP_CROSSING (1u << 6)     /* reaches the next page */
 
-struct op {
-    uint64_t start;       /* first instruction: the set-up */
+struct code {
+    uint64_t start;       /* the set-up */
+    uint64_t before;      /* the warm-up: [before, access); empty in a cold operation */
     uint64_t access, end; /* the instructions under test: [access, end) */
     uint64_t done;        /* where it ends as intended: after SVC */
+};
+
+struct op {
+    struct code cold, warm;
     uint16_t offset, size;
     uint32_t flags;
 };

@@ -10,8 +10,6 @@ static SHARED struct {
     uint64_t loaded[PATTERN / 8];
 } data;
 
-extern char stub_warm[];
-
 /* Byte i of the pattern is (i + 1) ^ (mark & 0xff), as in guest/operation.py. */
 static void prepare(uint32_t mark)
 {
@@ -23,20 +21,23 @@ static void prepare(uint32_t mark)
     data.loaded[0] = data.loaded[1] = 0;
 }
 
-/* Whether the excursion ended in the way an access may: then the result has it. Anything else is a panic. */
-static void judge(const struct call *call, uint64_t from, uint64_t to, uint64_t done, struct result *result)
+/* How the excursion ended, if in a way that an access may end. Anything else is a panic. */
+static void judge(const struct call *call, const struct code *code, struct result *result)
 {
     result->flags |= EL_OF_SPSR(call->from_spsr);
     if (call->vector != 4 && call->vector != 8)
         unexpected(call, "exception that is not synchronous");
     if (EC_OF(call->esr) == EC_SVC) {
-        if (call->elr != done)
+        if (call->elr != code->done)
             unexpected(call, "SVC that is not the operation's own");
         return;
     }
-    if (call->elr < from || call->elr >= to)
+    if (call->elr < code->before || call->elr >= code->end)
         unexpected(call, "exception outside of the access");
-    result->flags |= (call->elr - from) / 4 << 8;
+    if (call->elr < code->access)
+        result->flags |= RESULT_IN_WARM_UP;
+    else
+        result->flags |= (call->elr - code->access) / 4 << 8;
     result->level = (uint8_t)call->level;
     result->esr = call->esr;
     result->far = call->far;
@@ -56,38 +57,26 @@ static void judge(const struct call *call, uint64_t from, uint64_t to, uint64_t 
     }
 }
 
-/* An aligned load, so that the page is in the TLB. */
-static void warm(uint64_t address, unsigned el, struct result *result)
-{
-    struct call call = { .pc = (uint64_t)stub_warm, .spsr = SPSR_EL(el), .x = { address & ~7ull } };
-    uint64_t stub = (uint64_t)stub_warm;
-
-    enter(&call);
-    judge(&call, stub, stub + 4, stub + 8, result);
-    if (result->status)
-        result->flags |= RESULT_IN_WARM_UP;
-}
-
 static uint64_t window(unsigned el, unsigned s1)
 {
     return el == 2 ? HOST_WINDOW : GUEST_WINDOW(s1);
 }
 
-/* The virtual addresses of target and doorbell. 0 if the entry makes no sense. */
-static int locate(const struct run_entry *entry, const struct op *op, unsigned el, uint64_t x[3])
+/* The virtual addresses of target and doorbell, for the operation's registers. 0 if the entry makes no sense. */
+static int locate(const struct run_entry *entry, const struct op *op, unsigned el, struct call *call)
 {
     uint64_t place1 = place(entry->bar, entry->offset, op->offset + (op->size ? op->size : 1u));
 
     if (!place1)
         return 0;
-    x[0] = window(op->flags & OP_GUEST_WINDOW ? 1 : el, entry->s1) + place1 + op->offset;
-    x[1] = (uint64_t)&data;
+    call->x[0] = window(op->flags & OP_GUEST_WINDOW ? 1 : el, entry->s1) + place1 + op->offset;
+    call->x[1] = (uint64_t)&data;
     if (op->flags & OP_DOORBELL) {
         uint64_t place2 = place(entry->bar2, entry->offset2, 4);
 
         if (!place2)
             return 0;
-        x[2] = window(el, entry->s1_2) + place2;
+        call->x[2] = window(el, entry->s1_2) + place2;
     }
     return 1;
 }
@@ -95,6 +84,7 @@ static int locate(const struct run_entry *entry, const struct op *op, unsigned e
 static void run_one(const struct run_entry *entry, struct result *result)
 {
     const struct op *op = &ops[entry->op];
+    const struct code *code = &op->cold;
     unsigned el = entry->el;
     struct call call = { 0 };
 
@@ -103,7 +93,7 @@ static void run_one(const struct run_entry *entry, struct result *result)
         return;
     if (el == 1 && mistakes & INSTALL_EL1_AT_EL2)
         el = 2;
-    if (!locate(entry, op, el, call.x))
+    if (!locate(entry, op, el, &call))
         return;
     result->status = STATUS_DONE;
     prepare(entry->mark);
@@ -117,17 +107,15 @@ static void run_one(const struct run_entry *entry, struct result *result)
         result->flags |= RESULT_TLBI;
     }
     if (entry->flags & RUN_WARM) {
-        warm(call.x[0], el, result);
-        if (!result->status && op->flags & OP_CROSSING)
-            warm((call.x[0] | (PAGE - 1)) + 1, el, result);
-        if (result->status)
-            return;
-        result->flags = (result->flags & RESULT_TLBI) | RESULT_WARM;
+        code = &op->warm;
+        result->flags |= RESULT_WARM;
+        call.warm[0] = call.x[0] & ~7ull;
+        call.warm[1] = (call.x[0] | (PAGE - 1)) + 1;
     }
-    call.pc = op->start;
+    call.pc = code->start;
     call.spsr = SPSR_EL(el);
     enter(&call);
-    judge(&call, op->access, op->end, op->done, result);
+    judge(&call, code, result);
     result->value[0] = data.loaded[0];
     result->value[1] = data.loaded[1];
 }

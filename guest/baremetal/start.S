@@ -1,8 +1,9 @@
 // Entry, exception vectors of EL2 and EL1, and the excursions to lower exception levels.
 
-#define CALL_ESR 40
-#define CALL_ELR 56
-#define CALL_LEVEL 72
+// Offsets in struct call
+#define CALL_ESR 56
+#define CALL_ELR 72
+#define CALL_LEVEL 88
 
     .section .text.start, "ax"
     .globl _start
@@ -49,6 +50,7 @@ enter:
     msr elr_el2, x4
     msr spsr_el2, x5
     ldr x2, [x0, #32]
+    ldp x29, x30, [x0, #40]
     ldp x0, x1, [x0, #16]
     isb
     eret
@@ -189,9 +191,6 @@ stub_\name:
     svc #0
     stub write8
     str x1, [x0]
-    svc #0
-    stub warm
-    ldr x3, [x0]
     svc #0
     stub semihost
     hlt #0xf000
