@@ -113,9 +113,9 @@ class Qemu:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Kill QEMU; to an error that is passing through, add the command and the console's last lines as a note."""
-        await self._end()
         if isinstance(error, Exception) and not isinstance(error, QemuError):
             error.add_note(self.describe())
+        await self._end()
 
     async def _end(self) -> None:
         if hasattr(self, "_watchdog"):

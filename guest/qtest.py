@@ -66,13 +66,6 @@ class Qtest:
         """Write memory; how a device sees it (which accesses) is QEMU's choice."""
         await self.command(f"write {address:#x} {len(data):#x} 0x{data.hex()}")
 
-    async def intercept_irqs(self, qom_path: str) -> None:
-        """Take the input lines of the interrupt controller at `qom_path`: their levels appear in `irq_levels`.
-
-        A level is current once a later command was answered.
-        """
-        await self.command(f"irq_intercept_in {qom_path}")
-
 
 class QtestMachine(Qtest):
     """A running QEMU without a guest: the qtest commands, its process (`vm`) and its PCI bus (`pci`)."""
@@ -85,6 +78,16 @@ class QtestMachine(Qtest):
     async def command(self, text: str) -> str:
         """As `Qtest.command`, but a QEMU that ends is a `QemuError` with its command and its last lines."""
         return await self.vm.bounded(super().command(text))
+
+    async def intercept_irqs(self) -> None:
+        """Take the input lines of the interrupt controller (GICv3): their levels appear in `irq_levels` by number.
+
+        A level is current once a later command was answered. On `virt`, the INTx lines A to D are 3 to 6, rotated by
+        the slot: pin A of slot 1 is 4.
+        """
+        parts = await self.vm.execute("qom-list", path="/machine/unattached")
+        controller = next(part["name"] for part in parts if part["type"] == "child<arm-gicv3>")
+        await self.command(f"irq_intercept_in /machine/unattached/{controller}")
 
 
 @contextlib.asynccontextmanager
