@@ -123,7 +123,7 @@ def unpack_hello(data: bytes) -> Hello:
         PciFunction(vendor, device, class_code, address, tuple(rest[:6]), tuple(rest[6:]))
         for vendor, device, class_code, address, *rest in PCI_DEVICE.iter_unpack(body[FIXED.size :])
     )
-    return Hello(*fields, under_test if under_test < len(functions) else -1, functions)
+    return Hello._make((*fields, under_test if under_test < len(functions) else -1, functions))
 
 
 def pack_off() -> bytes:

@@ -26,7 +26,7 @@ PAGE = 4096
 
 
 def pattern(mark: int) -> bytes:
-    """The 128 bytes that the experiment with this mark has to store: distinct from each other, and from its neighbours'.
+    """The 128 bytes that the experiment with this mark has to store: all different, and different from its neighbours'.
 
     Byte ``i`` is ``(i + 1) ^ (mark & 0xff)``; ``guest/baremetal/run.c`` computes the same.
     """

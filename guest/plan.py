@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -207,7 +208,8 @@ class Runs(NamedTuple):
     results: list[Result]
 
 
-class Header(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Header:
     """The 16 bytes every message starts with."""
 
     magic: int
@@ -237,9 +239,11 @@ def answer(command: Command, data: bytes) -> tuple[Header, bytes]:
     """
     if len(data) < HEADER.size:
         raise DefinitionError(f"an answer must have at least {HEADER.size} bytes, not {len(data)}")
-    header = Header._make(HEADER.unpack_from(data))
+    header = Header(*HEADER.unpack_from(data))
     if (header.magic, header.version) != (MAGIC, VERSION):
-        raise DefinitionError(f"an answer must start with magic {MAGIC:#x} version {VERSION}, not {header[:3]}")
+        raise DefinitionError(
+            f"an answer must start with magic {MAGIC:#x} version {VERSION}, not {header.magic:#x} version {header.version}"
+        )
     if header.argument:
         raise GuestRefused(Refusal(header.argument), header.count)
     if header.command != command:

@@ -1,4 +1,4 @@
-"""Generates the guest's sources that Python is the source of: the battery's stubs (ops.S) and the probe's map (probe.h)."""
+"""Generates the guest's sources that come from Python: the battery's code (ops.S) and the probe's map (probe.h)."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -40,7 +41,8 @@ class Barrier(IntEnum):
     DGH = 3
 
 
-class Workload(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
     """One run of the loop.
 
     Entry ``i`` (from ``first``) goes to window_offset + (i % slots) * stride; then ``i + 1`` is written to the

@@ -221,5 +221,5 @@ void mmu_context(struct context *context)
     context->tcr_el1 = read_sysreg(tcr_el1);
     context->sctlr_el1 = read_sysreg(sctlr_el1);
     context->sctlr_el2 = read_sysreg(sctlr_el2);
-    context->current_el = read_sysreg(CurrentEL);
+    context->current_el = read_sysreg(CurrentEL) >> 2;
 }
