@@ -1,0 +1,168 @@
+"""Handlers: which method of a device answers which register, and how `async` ones run.
+
+Every handler is called in the event loop's thread. A plain one runs before the access is answered. An `async` one
+becomes a task, one at a time for each register and doorbell, in the order of the accesses: so what it awaits, DMA by
+message above all, never holds up the answer to a synchronous access.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ..bridge.errors import DefinitionError
+from .polling import DoorbellPoller
+
+if TYPE_CHECKING:
+    from .registers import Element
+
+logger = logging.getLogger("pyvfio_user.devices")
+
+BACKLOG = 65536
+"""Calls that may wait for one register's handler; those beyond are dropped, and the first of them is logged."""
+
+Event = Literal["read", "write", "ring"]
+
+ReadHandlerT = TypeVar("ReadHandlerT", bound=Callable[[Any], int])
+WriteHandlerT = TypeVar("WriteHandlerT", bound=Callable[[Any, int], Awaitable[None] | None])
+RingHandlerT = TypeVar("RingHandlerT", bound=Callable[[Any, int, int], Awaitable[None] | None])
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+
+_MARK = "__pyvfio_user_hooks__"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """The method `method` of a device class handles `event` of `element`."""
+
+    element: Element
+    event: Event
+    method: str
+
+
+def attach_handler(handler: HandlerT, element: Element, event: Event) -> HandlerT:
+    """Mark a function in a device class's body as the handler of an element's event."""
+    if event == "read" and inspect.iscoroutinefunction(handler):
+        raise DefinitionError(
+            f"read handler of {element} must be a plain function, not the async {handler.__name__}: "
+            "the access is answered with what it returns"
+        )
+    setattr(handler, _MARK, (*getattr(handler, _MARK, ()), (element, event)))
+    return handler
+
+
+def collect_hooks(device_class: type) -> tuple[Hook, ...]:
+    """All hooks of a device class and its bases; `DefinitionError` when two methods handle the same event."""
+    hooks: dict[tuple[Element, Event], Hook] = {}
+    for base in reversed(device_class.__mro__):
+        for name, member in vars(base).items():
+            for element, event in getattr(member, _MARK, ()):
+                other = hooks.setdefault((element, event), hook := Hook(element, event, name))
+                if other.method != name:
+                    raise DefinitionError(
+                        f"{event} handler of {element} must be one method, not {other.method} and {name}"
+                    )
+                hooks[element, event] = hook
+    return tuple(hooks.values())
+
+
+class Handlers:
+    """The handlers of one device object, by element, and the tasks of its `async` ones."""
+
+    def __init__(self, device: object, hooks: Iterable[Hook]) -> None:
+        self._device = device
+        self._methods: dict[tuple[Element, Event], Callable[..., Any]] = {
+            (hook.element, hook.event): getattr(device, hook.method) for hook in hooks
+        }
+        self._queues: list[_Queue] = []
+        self._pollers: list[DoorbellPoller] = []
+
+    def read(self, element: Element) -> Callable[[], int] | None:
+        """What gives the value that a read finds, or None when the stored one does."""
+        return self._methods.get((element, "read"))
+
+    def write(self, element: Element, offset: int) -> Callable[[int], None] | None:
+        """What to call with a written value, or None; `offset` in the region is for the log."""
+        method = self._methods.get((element, "write"))
+        return method and self._synchronous(method, f"{element} at {offset:#x}")
+
+    def ring(self, element: Element, index: int, offset: int) -> Callable[[int], None] | None:
+        """What to call with a value written to doorbell `index`, or None."""
+        method = self._methods.get((element, "ring"))
+        return method and self._synchronous(method, f"{element}[{index}] at {offset:#x}", index)
+
+    def add_poller(
+        self, element: Element, interval: float, doorbells: Sequence[memoryview], rings: Sequence[Callable[[int], None]]
+    ) -> None:
+        """Look at mapped doorbells every `interval` seconds while `poll` says so."""
+        name = f"{type(self._device).__name__}: handler of {element}"
+        self._pollers.append(DoorbellPoller(name, interval, doorbells, rings))
+
+    def poll(self, enabled: bool) -> None:
+        """Start or stop to look at mapped doorbells."""
+        for poller in self._pollers:
+            poller.run(enabled)
+
+    def reset(self) -> None:
+        """Cancel the tasks that run and forget the calls that wait; the task this is called from goes on."""
+        for queue in self._queues:
+            queue.cancel()
+        for poller in self._pollers:
+            poller.reset()
+
+    def _synchronous(self, method: Callable[..., Any], where: str, *arguments: int) -> Callable[[int], None]:
+        call = partial(method, *arguments)
+        if not inspect.iscoroutinefunction(method):
+            return call
+        queue = _Queue(call, f"{type(self._device).__name__}: handler {method.__name__} of {where}")
+        self._queues.append(queue)
+        return queue.add
+
+
+class _Queue:
+    """Runs an `async` handler's calls one after another, as a task that ends when none is left."""
+
+    def __init__(self, call: Callable[[int], Awaitable[None]], name: str) -> None:
+        self._call = call
+        self._name = name
+        self._values: deque[int] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._cancelled: set[asyncio.Task[None]] = set()
+        self._dropped = 0
+
+    def add(self, value: int) -> None:
+        if len(self._values) >= BACKLOG:
+            if not self._dropped:
+                logger.error("%s is %d calls behind: dropping further ones", self._name, BACKLOG)
+            self._dropped += 1
+            return
+        self._values.append(value)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=self._name)
+
+    def cancel(self) -> None:
+        self._values.clear()
+        self._dropped = 0
+        task = self._task
+        if task is None or task.done() or (task.get_loop().is_running() and task is asyncio.current_task()):
+            return
+        self._cancelled.add(task)
+        task.add_done_callback(self._cancelled.discard)
+        task.cancel()
+        self._task = None
+
+    async def _run(self) -> None:
+        if self._cancelled:  # a handler may take its time to unwind: the next call comes after it
+            await asyncio.wait(self._cancelled)
+        while self._values and self._task is asyncio.current_task():
+            value = self._values.popleft()
+            try:
+                await self._call(value)
+            except Exception:
+                logger.exception("%s raised for value %#x", self._name, value)
