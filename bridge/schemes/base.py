@@ -92,6 +92,7 @@ class Scheme(ABC):
     def adapt(self, decision: Decision, change: Change) -> Adaptation:
         """Answer "range page n became write-combining-safe (or stopped being so)".
 
+        What was asked for from the start stays as asked: only pages that a change opened can be closed again.
         Raises KeyError for a range or page that the layout does not have.
         """
         situation = decision.situation
@@ -101,7 +102,7 @@ class Scheme(ABC):
         if driver is not None:
             granted = situation.granted | pages if change.wc_safe else situation.granted - pages
             after = self.decide(replace(situation, granted=granted))
-            if [piece.s2 for piece in after.pieces] != [piece.s2 for piece in decision.pieces]:
+            if _nibbles(after) != _nibbles(decision):
                 return Adaptation(after, True, driver, f"the {driver} has stage 2 changed, page by page")
             after_changed = after.pieces != decision.pieces
         else:
@@ -157,6 +158,11 @@ class Scheme(ABC):
         return [
             replace(piece, s2=None, stage2=None, refusal=refusal) if slot(piece) in slots else piece for piece in pieces
         ]
+
+
+def _nibbles(decision: Decision) -> list[int | None]:
+    """Stage 2, page by page."""
+    return [piece.s2 for piece in decision.pieces for _ in range(piece.pages)]
 
 
 def settled(scheme: Scheme, situation: Situation, *, greedy: bool = False) -> Decision:

@@ -238,6 +238,8 @@ class Host:
         """Check the ranges; raises DefinitionError."""
         if self.bits not in (32, 64):
             raise DefinitionError(f"bits must be 32 or 64, not {self.bits}")
+        if self.bits == 32 and self.fwb:
+            raise DefinitionError("fwb must be False on a 32-bit host, whose HCR and HCR2 have no such bit, not True")
 
 
 @dataclass(frozen=True)
