@@ -6,6 +6,7 @@ PYTHON ?=
 MATRIX ?= --json out/matrix.json --html out/matrix.html
 PYTEST ?=
 
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
@@ -94,9 +95,12 @@ $(STAMPS)/venv:
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' || { $(PIP_FAILED); }
 	@mkdir -p $(@D) && touch $@
 
+# The Python package brings a cross compiler of 100 MB: only where the machine has none.
+EXTRAS := guest$(if $(shell command -v aarch64-linux-gnu-gcc),,$(comma)compiler)
+
 $(STAMPS)/installed: $(STAMPS)/venv pyproject.toml setup.py $(wildcard bridge/hotpath/*.c bridge/hotpath/*.h bridge/hotpath/*.py)
-	@echo '==> pyvfio-user and what it needs, into $(VENV) (a cross compiler of 100 MB among it)'
-	@$(BIN)/pip install --disable-pip-version-check --group test --group check --editable '.[guest]' \
+	@echo '==> pyvfio-user and what it needs, into $(VENV)'
+	@$(BIN)/pip install --disable-pip-version-check --group test --group check --editable '.[$(EXTRAS)]' \
 	  || { $(PIP_FAILED); }
 	@touch $@
 

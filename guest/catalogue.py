@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..devices.device import Device
+    from ..devices import Device
 
 SHIPPED = {
     "probe": "pyvfio_user.devices.probe:Probe",
@@ -36,7 +36,7 @@ def create_device(name: str) -> Device:
         if error.name is None or not module_name.startswith(error.name):
             raise
         raise UnknownDevice(f"device must be in a module that can be imported, not {name}: {error}") from error
-    from ..devices.device import Device
+    from ..devices import Device
 
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, Device)):

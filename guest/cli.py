@@ -21,7 +21,7 @@ from .machines import ConfigError, config_names, device_option, load_config
 from .provision.errors import ProvisionError
 
 if TYPE_CHECKING:
-    from ..devices.device import Device
+    from ..devices import Device
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM

@@ -28,7 +28,7 @@ _REMEDY = (
     f"install QEMU {MINIMUM[0]}.{MINIMUM[1]} or newer built with vfio-user-pci (in Debian: qemu-system-arm of "
     f"{_SUITES[-1]} or a later release) and put {PROGRAM} on PATH, or name it in ${VARIABLE}"
 )
-_LOADERS = {
+LOADERS = {
     "amd64": ("usr/lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu"),
     "arm64": ("usr/lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-linux-gnu"),
 }
@@ -130,7 +130,7 @@ def provide_qemu(progress: Progress) -> QemuBinary:
 def _fetch(folder: Path, progress: Progress) -> QemuBinary:
     archive = apt.machine_archive(_REMEDY)
     architecture = apt.host_architecture()
-    if architecture not in _LOADERS:
+    if architecture not in LOADERS:
         raise ProvisionError(f"the host must be amd64 or arm64 for a fetched QEMU, not {architecture}", _REMEDY)
     with staging(folder) as stage:
         apt.fetch(
@@ -158,7 +158,7 @@ def _fetch(folder: Path, progress: Progress) -> QemuBinary:
 
 
 def _wrapper(architecture: str) -> str:
-    loader, libraries = _LOADERS[architecture]
+    loader, libraries = LOADERS[architecture]
     return f"""#!/bin/sh
 # Runs the QEMU of a newer Debian release with that release's own loader, libraries and modules; takes QEMU's options.
 root=$(dirname "$(readlink -f "$0")")/root
