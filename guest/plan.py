@@ -242,7 +242,7 @@ def answer(command: Command, data: bytes) -> tuple[Header, bytes]:
     header = Header(*HEADER.unpack_from(data))
     if (header.magic, header.version) != (MAGIC, VERSION):
         raise DefinitionError(
-            f"an answer must start with magic {MAGIC:#x} version {VERSION}, not {header.magic:#x} version {header.version}"
+            f"an answer must have magic {MAGIC:#x}, version {VERSION}, not {header.magic:#x}, {header.version}"
         )
     if header.argument:
         raise GuestRefused(Refusal(header.argument), header.count)

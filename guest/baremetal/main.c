@@ -1,12 +1,13 @@
 /* The guest: fetches messages, does them, submits the answers, until OFF. */
 #include "guest.h"
 
+#define PSCI_SYSTEM_OFF 0x84000008
+
 static uint8_t in[BUFFER_SIZE] __attribute__((section(".noinit"), aligned(4096)));
 static uint8_t out[BUFFER_SIZE] __attribute__((section(".noinit"), aligned(4096)));
 
 _Noreturn void main(void);
 _Noreturn void main_not_el2(void);
-_Noreturn void psci_off_el1(void);
 
 static uint32_t hello(uint32_t wanted, void *answer, enum refusal *refusal)
 {
@@ -137,8 +138,14 @@ _Noreturn void main(void)
     }
 }
 
+/* Here there are no vectors and no translation. From EL1, PSCI is an HVC away; EL3 has none, and can only stop. */
 _Noreturn void main_not_el2(void)
 {
+    register uint64_t function __asm__("x0") = PSCI_SYSTEM_OFF;
+
     print("pyvfio-user guest: FAILED: must be started at EL2: use -M virt,virtualization=on\n");
-    psci_off_el1();
+    if (read_sysreg(CurrentEL) >> 2 == 1)
+        __asm__ volatile(".inst 0xd4000002 /* hvc #0 */" : "+r"(function)::"memory");
+    for (;;)
+        __asm__ volatile("wfi");
 }

@@ -16,8 +16,9 @@ _Noreturn void panic(uint64_t vector)
     print("ESR_EL2 %lx ELR_EL2 %lx FAR_EL2 %lx SPSR_EL2 %lx\n", read_sysreg(esr_el2), read_sysreg(elr_el2),
           read_sysreg(far_el2), read_sysreg(spsr_el2));
     print("ESR_EL1 %lx FAR_EL1 %lx HCR_EL2 %lx\n", read_sysreg(esr_el1), read_sysreg(far_el1), read_sysreg(hcr_el2));
-    for (unsigned i = 0; i < 32; i++)
-        print("%s%u %lx%s", i == 31 ? "sp " : "x", i, panic_registers[i], i % 4 == 3 ? "\n" : " ");
+    for (unsigned i = 0; i < 31; i++)
+        print("x%u %lx%s", i, panic_registers[i], i % 4 == 3 ? "\n" : " ");
+    print("sp %lx\n", panic_registers[31]);
     leave(EXIT_PANIC);
 }
 

@@ -207,14 +207,10 @@ psci_off:
     .inst 0xd4000003                // smc #0, by its encoding: assemblers want a feature named for it
     b .
 
-    .globl psci_off_el1
-psci_off_el1:
-    mov x0, #0x0008
-    movk x0, #0x8400, lsl #16
-    hvc #0
-    b .
-
 not_el2:
+    mov x1, #3 << 20                // CPACR_EL1: the compiler may use FP registers
+    msr cpacr_el1, x1
+    isb
     bl main_not_el2
     b .
 
