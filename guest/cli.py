@@ -130,6 +130,26 @@ def qemu(config: str, names: Sequence[str], cpu: str | None, only_print: bool, e
 
 
 @main.command()
+@click.option(
+    "--scheme", "schemes", multiple=True, metavar="S", help="A scheme (default: all), or all-pairs; repeatable."
+)
+@click.option(
+    "--cpu", "cpus", multiple=True, metavar="C", help="A CPU of QEMU's (default: max, cortex-a76); repeatable."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
+@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to look at here.")
+def matrix(schemes: Sequence[str], cpus: Sequence[str], json_file: Path | None, page: Path | None) -> None:
+    """Run the attribute schemes against the probe device, in guests under QEMU; exit status 1 if anything disagrees."""
+    from .matrix_view import view_matrix
+
+    async def session() -> int:
+        found = await view_matrix(schemes, cpus, json_file, page, _console())
+        return 1 if found.problems else 0
+
+    _run(session())
+
+
+@main.command()
 def machines() -> None:
     """List the machines that ship: name, and the config file to copy for one of your own."""
     for name in config_names():

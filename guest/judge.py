@@ -1,0 +1,273 @@
+"""Compare one experiment with its expectation: the fault or value that the guest saw, and what reached the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..bridge.attributes import Effect, Outcome
+from .deviations import ACCESSES, AccessDeviation, Trial
+from .expectation import Expectation, Instruction, Mapping
+from .operation import Element, pattern
+from .operation import Kind as OpKind
+from .plan import Experiment, Result, ResultFlag, RunFlag, Status
+from .results import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One access as the device saw it; ``offset`` is from the start of the experiment's slot."""
+
+    write: bool
+    offset: int
+    size: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came of one experiment. ``why`` is the reason of a deviation, or what is wrong."""
+
+    observed: str
+    verdict: Verdict
+    why: str = ""
+    deviation: AccessDeviation | None = None
+    missed: AccessDeviation | None = None
+    """A deviation that should have shown here and did not."""
+
+
+def fault_of(result: Result) -> Outcome:
+    """What the guest saw, as an outcome: the low 32 bits of ESR, all of them meant."""
+    return Outcome(Effect.FAULT, result.level, result.esr & 0xFFFF_FFFF, 0xFFFF_FFFF)
+
+
+def sizes(arrivals: Iterable[Arrival]) -> str:
+    """Accesses as people read them: "8x1" (eight of one byte), reads as "r4", in order, equal neighbours counted."""
+    parts: list[tuple[str, int]] = []
+    for each in arrivals:
+        text = f"{'' if each.write else 'r'}{each.size}"
+        if parts and parts[-1][0] == text:
+            parts[-1] = (text, parts[-1][1] + 1)
+        else:
+            parts.append((text, 1))
+    return " ".join(text if count == 1 else f"{count}x{text}" for text, count in parts) or "nothing"
+
+
+class Judge:
+    """Judges the experiments of one operation under one mapping at one exception level.
+
+    ``before`` is what the experiment's slot held, twice `SLOT` for an operation that crosses; ``arrivals`` are the
+    transactions of a trapped range, ``after`` the final bytes of a mapped one. With neither, as for a device that keeps
+    no record, faults alone are judged. ``rung`` is what was written to the doorbell.
+    """
+
+    def __init__(self, expectation: Expectation, mapping: Mapping) -> None:
+        self.expectation = expectation
+        self.op = expectation.op
+        self.mapping = mapping
+
+    def judge(
+        self,
+        experiment: Experiment,
+        result: Result,
+        before: bytes,
+        *,
+        arrivals: Sequence[Arrival] | None = None,
+        after: bytes | None = None,
+        rung: Sequence[bytes] = (),
+        far: int | None = None,
+    ) -> Judgement:
+        """Return the verdict. ``far`` is the virtual address of the slot."""
+        observed = self._text(result)
+        problem = self._integrity(experiment, result)
+        if problem:
+            return Judgement(observed, Verdict.DISAGREE, problem)
+        warm = bool(experiment.flags & RunFlag.WARM)
+        if result.status == Status.FAULT:
+            verdict = self._fault(result, warm)
+            made = self.expectation.before(result.instruction)
+            doubtful = self._crossing_elements(result)
+            if far is not None and not far + self.op.offset <= result.far < far + self.op.offset + self.op.size:
+                return Judgement(
+                    observed, Verdict.DISAGREE, f"FAR must lie in the access at {far:#x}, not {result.far:#x}"
+                )
+        else:
+            verdict = self._done(warm)
+            made, doubtful = self.op.elements, ()
+        if verdict.verdict is Verdict.DISAGREE:
+            return Judgement(observed, verdict.verdict, verdict.why)
+        problem = self._doorbell(experiment, result, rung)
+        if not problem and not (arrivals is None and after is None):
+            problem = self._effect(experiment, result, before, made, doubtful, warm, arrivals, after)
+        if problem:
+            return Judgement(observed, Verdict.DISAGREE, problem)
+        return Judgement(observed, verdict.verdict, verdict.why, verdict.deviation, verdict.missed)
+
+    def _text(self, result: Result) -> str:
+        if result.status == Status.DONE:
+            return "works"
+        if result.status == Status.FAULT:
+            return str(fault_of(result))
+        return Status(result.status).name.lower()
+
+    def _integrity(self, experiment: Experiment, result: Result) -> str:
+        """Whether the guest did what it was asked: right level, TLBI made, operation run."""
+        if result.mark != experiment.mark:
+            return f"the result must be of experiment {experiment.mark}, not {result.mark}"
+        if result.status not in (Status.DONE, Status.FAULT):
+            return f"the operation must be run, not end as {Status(result.status).name.lower()}"
+        if result.ran_at != experiment.el:
+            return f"the operation must run at EL{experiment.el}, not EL{result.ran_at}"
+        if not result.tlbi and not experiment.flags & RunFlag.SKIP_TLBI:
+            return "a TLBI must precede the operation"
+        if result.flags & ResultFlag.IN_WARM_UP:
+            return "the aligned load that warms the TLB must work, not fault"
+        return ""
+
+    def _trial(self, instruction: Instruction, warm: bool) -> Trial:
+        warm = warm or instruction is not self.expectation.instructions[0]
+        return Trial(instruction.kind, warm, self.mapping.s1.is_device, self.mapping.s2_device)
+
+    def _deviation(self, instruction: Instruction, warm: bool) -> AccessDeviation | None:
+        """The deviation that applies to an instruction which the architecture does not let work."""
+        if instruction.may_work:
+            return None
+        trial = self._trial(instruction, warm)
+        return next((each for each in ACCESSES if each.applies(trial)), None)
+
+    def _fault(self, result: Result, warm: bool) -> Judgement:
+        """A fault was seen. Every instruction before it must be allowed to have worked."""
+        earlier = self._through([i for i in self.expectation.instructions if i.number < result.instruction], warm)
+        if earlier.verdict is Verdict.DISAGREE:
+            return earlier
+        instruction = self.expectation.instruction(result.instruction)
+        seen = fault_of(result)
+        if instruction is None:
+            return Judgement("", Verdict.DISAGREE, f"instruction {result.instruction} must not fault: {seen}")
+        expected = self._deviation(instruction, warm)
+        if any(outcome.matches(Effect.FAULT, result.level, result.esr) for outcome in instruction.permitted):
+            return Judgement("", earlier.verdict, earlier.why, earlier.deviation, missed=expected)
+        if expected is not None and expected.shown_by(seen):
+            return Judgement("", Verdict.KNOWN_DEVIATION, expected.reason, expected)
+        return Judgement("", Verdict.DISAGREE, f"expected {instruction.text}, not {seen}")
+
+    def _done(self, warm: bool) -> Judgement:
+        return self._through(self.expectation.instructions, warm)
+
+    def _through(self, instructions: Iterable[Instruction], warm: bool) -> Judgement:
+        """These instructions worked."""
+        shown: AccessDeviation | None = None
+        for instruction in instructions:
+            if instruction.may_work:
+                continue
+            deviation = self._deviation(instruction, warm)
+            if deviation is None or deviation.effect is not Effect.WORKS:
+                return Judgement("", Verdict.DISAGREE, f"expected {instruction.text}, not works")
+            shown = shown or deviation
+        if shown is None:
+            return Judgement("", Verdict.AGREE)
+        return Judgement("", Verdict.KNOWN_DEVIATION, shown.reason, shown)
+
+    def _crossing_elements(self, result: Result) -> tuple[Element, ...]:
+        """Accesses that a fault may have left made, unmade or half made: those of a faulting, crossing instruction."""
+        instruction = self.expectation.instruction(result.instruction)
+        return instruction.elements if self.op.crossing and instruction else ()
+
+    def _doorbell(self, experiment: Experiment, result: Result, rung: Sequence[bytes]) -> str:
+        """The doorbell must ring once, with its value, when the operation got that far."""
+        rings = self.op.doorbell and result.status == Status.DONE
+        wanted = [self.op.doorbell_value(pattern(experiment.mark))] if rings else []
+        if list(rung) == wanted:
+            return ""
+        return f"the doorbell must get {[each.hex() for each in wanted]}, not {[each.hex() for each in rung]}"
+
+    def _effect(
+        self,
+        experiment: Experiment,
+        result: Result,
+        before: bytes,
+        made: tuple[Element, ...],
+        doubtful: tuple[Element, ...],
+        warm: bool,
+        arrivals: Sequence[Arrival] | None,
+        after: bytes | None,
+    ) -> str:
+        """What is wrong with the bytes at the device or the value loaded; "" if nothing."""
+        data = pattern(experiment.mark)
+        expected = self.op.stored(data, before, elements=made)
+        if result.status == Status.DONE and self.op.kind in (OpKind.LOAD, OpKind.UPDATE):
+            wanted = self.op.value(before)
+            if (result.value0, result.value1) != wanted:
+                return f"loaded value must be {wanted[0]:#x} {wanted[1]:#x}, not {result.value0:#x} {result.value1:#x}"
+        if arrivals is None:
+            assert after is not None
+            allowed = {expected, self.op.stored(data, expected, elements=doubtful)} if doubtful else {expected}
+            return "" if after in allowed else f"the window must hold {expected.hex()}, not {after.hex()}"
+        return self._transactions(data, before, made, doubtful, warm, list(arrivals))
+
+    def _transactions(
+        self,
+        data: bytes,
+        before: bytes,
+        made: tuple[Element, ...],
+        doubtful: tuple[Element, ...],
+        warm: bool,
+        arrivals: list[Arrival],
+    ) -> str:
+        """The transactions must be the accesses, whole, once, with the right bytes; warm-up reads come first."""
+        for _ in range((2 if self.op.crossing else 1) if warm else 0):
+            if not arrivals or arrivals[0].write or arrivals[0].size != 8:
+                return f"an 8-byte read must come first, not {sizes(arrivals[:1])}"
+            del arrivals[0]
+        image = bytearray(before)
+        counts = ([0] * len(before), [0] * len(before))
+        for each in arrivals:
+            if not 0 <= each.offset <= each.offset + each.size <= len(before):
+                return f"a transaction must lie in the slot, not at {each.offset:+#x}"
+            for at in range(each.offset, each.offset + each.size):
+                counts[each.write][at] += 1
+            if each.write:
+                image[each.offset : each.offset + each.size] = each.data
+            elif each.data != image[each.offset : each.offset + each.size]:
+                return f"a read at {each.offset:+#x} must return what is there, not {each.data.hex()}"
+        wanted = self._counts(made, len(before))
+        complete = self._counts(made + doubtful, len(before))
+        if not doubtful:
+            if counts != wanted:
+                return f"the device must get {self._describe(made)}, not {sizes(arrivals)}"
+        elif any(
+            not low <= n <= high
+            for kind in (0, 1)
+            for low, n, high in zip(wanted[kind], counts[kind], complete[kind], strict=True)
+        ):
+            return f"the device must get at most {self._describe(made + doubtful)}, not {sizes(arrivals)}"
+        expected = self.op.stored(data, before, elements=made)
+        if not doubtful and image != expected:
+            return f"the device must hold {expected.hex()}, not {image.hex()}"
+        return self._atomicity(made, arrivals)
+
+    def _counts(self, elements: tuple[Element, ...], length: int) -> tuple[list[int], list[int]]:
+        """How often each byte of the slot is read and written by these accesses.
+
+        Nothing gathers under TCG, so the counts are exact for every type; a lane that gathers needs another rule.
+        """
+        counts = ([0] * length, [0] * length)
+        for element in elements:
+            for at in range(element.offset, element.offset + element.size):
+                counts[element.write][at] += 1
+        return counts
+
+    def _describe(self, elements: tuple[Element, ...]) -> str:
+        return sizes(Arrival(e.write, e.offset, e.size, b"") for e in elements)
+
+    def _atomicity(self, made: tuple[Element, ...], arrivals: list[Arrival]) -> str:
+        """One aligned general register on non-Gathering memory is one transaction of its size (B2.10.2.1)."""
+        if self.mapping.effective.gathering or len(made) != 1 or made[0].size > 8 or made[0].faults_on_device:
+            return ""
+        if (
+            self.op.elements == made
+            and self.op.elements[0].access.value in ("single", "ordered")
+            and len(arrivals) != 1
+        ):
+            return f"one access to non-Gathering memory must be one transaction, not {sizes(arrivals)}"
+        return ""

@@ -1,0 +1,247 @@
+"""The `el2` lane: the bare-metal guest plays the hypervisor, installs what it is told, and runs the battery.
+
+What is real: QEMU's MMU, faults and device accesses. Which scheme an installation is from is no business of this
+module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping as MappingABC
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ...bridge.attributes import MEMORY_TYPES, Implementation, MemoryType, Page
+from ...bridge.recorder import Transaction
+from ...devices.mailbox import Submission
+from ...devices.probe import Probe
+from ..battery import named
+from ..commander import Guest
+from ..expectation import Mapping, expect
+from ..hello import Hello
+from ..judge import Arrival, Judge, Judgement, sizes
+from ..operation import SLOT, Op
+from ..plan import MAIR, Context, Experiment, Fault, Result
+from ..results import Battery, Row, Verdict, worst
+from .evidence import Memory, by_mark, final_bytes, split
+from .installation import Installation
+from .places import Place
+from .trials import GUEST_MODES, HOST_MODES, Trial, schedule
+
+_AT_GUEST = named("at-s1e1r", "at-s1e1w", "at-s12e1r", "at-s12e1w")
+_AT_HOST = named("at-s1e2r")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A battery that was run: its key in `El2Lane.batteries`, its counts, and PAR_EL1 by AT instruction."""
+
+    key: str
+    verdict: Verdict
+    experiments: int
+    transactions: int
+    par: MappingABC[str, int]
+
+    def byte(self, name: str) -> str | None:
+        """PAR_EL1.ATTR as two hex digits; None when the translation failed (PAR_EL1.F)."""
+        par = self.par.get(name, 1)
+        return None if par & 1 else f"{par >> 56:02x}"
+
+    def shareability(self, name: str) -> int:
+        """PAR_EL1.SH."""
+        return self.par[name] >> 7 & 3
+
+
+@dataclass
+class Tally:
+    """What a lane found besides its cells: disagreements, and how often each known deviation showed or failed to."""
+
+    experiments: int = 0
+    transactions: int = 0
+    problems: list[str] = field(default_factory=list)
+    shown: dict[str, int] = field(default_factory=dict)
+    missed: dict[str, int] = field(default_factory=dict)
+
+
+class El2Lane:
+    """Drives one running guest; ``fwb`` is the setting of all its installations."""
+
+    def __init__(self, guest: Guest, probe: Probe, hello: Hello, *, fwb: bool, faults: Fault = Fault.NONE) -> None:
+        self.guest, self.probe, self.hello, self.fwb, self.faults = guest, probe, hello, fwb, faults
+        self.tally = Tally()
+        self.batteries: dict[str, Battery] = {}
+        self._implementation = Implementation(lse2="lse2" in hello.features)
+        self._installation = Installation({})
+        self._mark = 0
+        self._memory = Memory()
+        self._memory.fill({index: probe.endpoint.regions[index].memory for index in (0, 2)})
+
+    @property
+    def types(self) -> tuple[MemoryType, ...]:
+        """The stage-1 types that this CPU has: the tagged one needs FEAT_MTE2."""
+        return MEMORY_TYPES if "mte" in self.hello.features else MEMORY_TYPES[:-1]
+
+    def problem(self, where: str, text: str) -> None:
+        """Note a disagreement."""
+        self.tally.problems.append(f"{where}: {text}")
+
+    async def install(self, installation: Installation, where: str) -> None:
+        """Make these the guest's tables, and check that the guest then has the registers it should have."""
+        context = await self.guest.install(installation.ranges(), fwb=self.fwb, faults=self.faults)
+        self._installation = installation
+        self._check(context, where)
+
+    def _check(self, context: Context, where: str) -> None:
+        wanted = int.from_bytes(MAIR, "little")
+        for name, value in (("MAIR_EL1", context.mair_el1), ("MAIR_EL2", context.mair_el2)):
+            if value != wanted:
+                self.problem(where, f"{name} must be {wanted:#018x}, not {value:#018x}")
+        if context.fwb != self.fwb:
+            self.problem(where, f"HCR_EL2.FWB must be {int(self.fwb)}, not {int(context.fwb)}")
+        if context.current_el != 2:
+            self.problem(where, f"the guest must take orders at EL2, not EL{context.current_el}")
+
+    async def guest_battery(self, name: str, s1: MemoryType, ops: Sequence[Op], size: str, where: str) -> Ran:
+        """Run a battery at EL1 and EL0 on a patch, the guest's stage 1 being ``s1``."""
+        return await self._battery(name, s1, self._installation.patches[name].stage2, ops, size, where)
+
+    async def host_battery(self, name: str, ops: Sequence[Op], size: str, where: str) -> Ran:
+        """Run a battery at EL2 on a patch, under its host type."""
+        host = self._installation.patches[name].host
+        assert host is not None, f"{name} has no host mapping"
+        return await self._battery(name, host, None, ops, size, where)
+
+    async def _battery(
+        self, name: str, s1: MemoryType, s2: int | None, ops: Sequence[Op], size: str, where: str
+    ) -> Ran:
+        place = self._installation.patches[name].place
+        at, modes = (_AT_GUEST, GUEST_MODES) if s2 is not None else (_AT_HOST, HOST_MODES)
+        batches = schedule(place, self._installation.following(name), ops, modes, self.hello.features)
+        batches[0] = [Trial(op, op.levels[0], False, place.arena_offset) for op in at] + batches[0]
+        rows: dict[str, _RowBuilder] = {}
+        par: dict[str, int] = {}
+        experiments = transactions = 0
+        for trials in batches:
+            ran = await self._run(place, MEMORY_TYPES.index(s1), trials)
+            logs = by_mark(ran.submission.transactions)
+            if logs[0]:
+                self.problem(where, f"no access may precede the first mark, not {len(logs[0])} of them")
+            experiments += len(trials)
+            transactions += len(ran.submission.transactions)
+            for trial, order, result in zip(trials, ran.orders, ran.results, strict=True):
+                if order.mark not in logs:
+                    self.problem(where, f"the device must see mark {order.mark} of {trial.row}, {trial.mode}")
+                elif trial.op in at:
+                    par[trial.op.name] = result.value0
+                else:
+                    mapping = self._mapping(s1, s2, name, trial.beyond)
+                    judgement, device = self._judge(
+                        trial, order, result, place, mapping, logs[order.mark], ran.submission
+                    )
+                    self._memory.apply(logs[order.mark])
+                    builder = rows.setdefault(trial.row, _RowBuilder(trial))
+                    builder.add(trial, judgement, device, self._expected(trial, mapping))
+                    self._count(judgement, f"{where}: {trial.row}, {trial.mode}")
+        if dropped := self.probe.endpoint.recorder.dropped:
+            self.problem(where, f"the device's log must be whole, not short of {dropped} entries")
+        battery = Battery("", size, tuple(row.build() for row in rows.values()))
+        key = hashlib.sha256(msgspec.json.encode(battery)).hexdigest()[:12]
+        self.batteries[key] = msgspec.structs.replace(battery, key=key)
+        self.tally.experiments += experiments
+        self.tally.transactions += transactions
+        return Ran(key, battery.verdict, experiments, transactions, par)
+
+    async def _run(self, place: Place, s1: int, trials: Sequence[Trial]) -> _Batch:
+        orders = []
+        for trial in trials:
+            self._mark = self._mark % 0xFFFF_FFFF + 1
+            orders.append(trial.experiment(place, s1, self._mark))
+        if not place.trapped:
+            self.probe.bar2.memory[:] = self._memory.window
+        results = (await self.guest.run(orders)).results
+        return _Batch(orders, results, self.guest.last)
+
+    def _mapping(self, s1: MemoryType, s2: int | None, name: str, beyond: str | None) -> Mapping:
+        if beyond is None:
+            return Mapping(s1, s2, self.fwb)
+        patch = self._installation.patches[beyond]
+        page = Page(patch.host or MEMORY_TYPES[0]) if s2 is None else Page(s1, patch.stage2)
+        return Mapping(s1, s2, self.fwb, page)
+
+    def _expected(self, trial: Trial, mapping: Mapping) -> str:
+        return expect(trial.op, mapping, trial.el, self._implementation).text
+
+    def _judge(
+        self,
+        trial: Trial,
+        order: Experiment,
+        result: Result,
+        place: Place,
+        mapping: Mapping,
+        log: Sequence[Transaction],
+        submission: Submission,
+    ) -> tuple[Judgement, str]:
+        judge = Judge(expect(trial.op, mapping, trial.el, self._implementation), mapping)
+        before = self._memory.span(place, trial.offset, 2 * SLOT if trial.op.crossing else SLOT)
+        s1 = MEMORY_TYPES.index(mapping.s1)
+        far = self.hello.address(el=trial.el, s1=s1, bar=place.bar, offset=trial.offset)
+        accesses, rings = split(log, place, trial.offset)
+        rung = [each.data for each in rings]
+        if place.platform:
+            return judge.judge(order, result, before, far=far, rung=rung), "not recorded"
+        if place.trapped:
+            return judge.judge(order, result, before, far=far, rung=rung, arrivals=accesses), _device(accesses, rings)
+        after = final_bytes(self._memory, place, trial.offset, len(before), submission.window, log)
+        device = "in the window" if after != before else "no byte changed"
+        return judge.judge(order, result, before, far=far, rung=rung, after=after), device
+
+    def _count(self, judgement: Judgement, where: str) -> None:
+        if judgement.deviation is not None:
+            self.tally.shown[judgement.deviation.name] = self.tally.shown.get(judgement.deviation.name, 0) + 1
+        if judgement.missed is not None:
+            self.tally.missed[judgement.missed.name] = self.tally.missed.get(judgement.missed.name, 0) + 1
+        if judgement.verdict is Verdict.DISAGREE:
+            self.problem(where, f"{judgement.why} (observed: {judgement.observed})")
+
+
+@dataclass(frozen=True)
+class _Batch:
+    orders: Sequence[Experiment]
+    results: Sequence[Result]
+    submission: Submission
+
+
+class _RowBuilder:
+    """Collects the trials of one operation."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.name = trial.row
+        self.expected: dict[str, None] = {}
+        self.observed: dict[str, str] = {}
+        self.device: dict[str, None] = {}
+        self.why: dict[str, None] = {}
+        self.verdicts: list[Verdict] = []
+
+    def add(self, trial: Trial, judgement: Judgement, device: str, expected: str) -> None:
+        self.expected[expected] = None
+        self.observed[trial.mode] = judgement.observed
+        self.device[device] = None
+        self.verdicts.append(judgement.verdict)
+        if judgement.why:
+            self.why[judgement.why] = None
+
+    def build(self) -> Row:
+        return Row(
+            self.name,
+            " | ".join(self.expected),
+            self.observed,
+            " | ".join(self.device),
+            worst(self.verdicts),
+            "; ".join(self.why),
+        )
+
+
+def _device(accesses: Sequence[Arrival], rings: Sequence[Transaction]) -> str:
+    return sizes(accesses) + (", doorbell" if rings else "")

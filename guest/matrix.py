@@ -1,0 +1,121 @@
+"""The matrix: schemes x ranges x the guest's stage-1 types, on each CPU, judged and put together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from ..bridge.errors import DefinitionError
+from ..bridge.schemes import SCHEMES
+from .jobs import ALL_PAIRS, Job, JobResult
+from .provision.qemu import find_qemu
+from .results import Battery, Cell, Matrix
+from .scorecard import answers
+from .worker import run_in_process
+
+FWB_SETTINGS = {"max": (1, 0), "neoverse-n2": (1, 0), "neoverse-v1": (1, 0)}
+"""The CPUs of QEMU that have FEAT_S2FWB, so that HCR_EL2.FWB can be 1 or 0; every other CPU has 0 alone."""
+DEFAULT_CPUS = ("max", "cortex-a76")
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with the job's name, its steps done, its steps in all, and what is next."""
+
+
+def plan_jobs(schemes: Sequence[str], cpus: Sequence[str], faults: int = 0) -> list[Job]:
+    """One job a CPU and FWB setting. The first with a setting runs the full battery, later ones the short one.
+
+    Raises:
+        DefinitionError: There is no scheme with such a name.
+    """
+    for name in schemes:
+        if name != ALL_PAIRS and name not in SCHEMES:
+            raise DefinitionError(f"scheme must be one of {', '.join([*SCHEMES, ALL_PAIRS])}, not {name}")
+    jobs: list[Job] = []
+    for cpu in dict.fromkeys(cpus):
+        for fwb in FWB_SETTINGS.get(cpu, (0,)):
+            full = all(job.fwb != fwb for job in jobs)
+            # The pairs of types by themselves need one CPU a setting.
+            wanted = [name for name in schemes if name != ALL_PAIRS or full]
+            if wanted:
+                jobs.append(Job(cpu, fwb, tuple(wanted), full, faults))
+    return jobs
+
+
+async def run_matrix(
+    schemes: Sequence[str] = (), cpus: Sequence[str] = (), *, progress: Progress | None = None, faults: int = 0
+) -> Matrix:
+    """Run schemes (default: all, and the pairs of types for the heat map) on CPUs (default: `DEFAULT_CPUS`).
+
+    ``faults`` are those of `plan.Fault`: a guest gone wrong on purpose.
+
+    Raises:
+        DefinitionError: There is no scheme with such a name.
+        RuntimeError: A run failed; the message has QEMU's command and console.
+    """
+    started = time.monotonic()
+    jobs = plan_jobs(schemes or (*SCHEMES, ALL_PAIRS), cpus or DEFAULT_CPUS, faults)
+    processors = sorted(os.sched_getaffinity(0))
+    free = asyncio.Queue[int]()
+    for number in processors:
+        free.put_nowait(number)
+
+    async def one(job: Job) -> JobResult:
+        number = await free.get()
+        try:
+            name = f"{job.cpu}, FWB={job.fwb}"
+            return await run_in_process(job, number, lambda *step: progress(name, *step) if progress else None)
+        finally:
+            free.put_nowait(number)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(job)) for job in jobs]
+    results = [task.result() for task in tasks]
+    return assemble(jobs, results, explicit=ALL_PAIRS in schemes, seconds=time.monotonic() - started)
+
+
+def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: bool, seconds: float) -> Matrix:
+    """Put the jobs' results together; ``explicit``: the pairs of types were asked for, so they are cells."""
+    cells: list[Cell] = [cell for result in results for cell in result.cells]
+    pairs = tuple(cell for cell in cells if cell.scheme == ALL_PAIRS)
+    chosen = tuple(cell for cell in cells if explicit or cell.scheme != ALL_PAIRS)
+    host = tuple(cell for result in results for cell in result.host)
+    batteries: dict[str, Battery] = {}
+    for result in results:
+        batteries.update(result.batteries)
+    experiments = sum(result.experiments for result in results)
+    transactions = sum(result.transactions for result in results)
+    problems = [problem for result in results for problem in result.problems]
+    if not (experiments and transactions and chosen):
+        problems.append(f"a run must make experiments and transactions, not {experiments} and {transactions}")
+    missed = {name for result in results for name in result.missed}
+    vanished = tuple(sorted(missed))
+    found = find_qemu().require()
+    provenance = {
+        "tool": f"pyvfio-user {version('pyvfio-user')}",
+        "python": platform.python_version(),
+        "host": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "qemu": found.version_text if hasattr(found, "version_text") else str(found.version),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds)),
+        "seconds": round(seconds, 1),
+        "experiments": experiments,
+        "transactions": transactions,
+        "known_deviations_seen": _total(results),
+        "jobs": [
+            {"cpu": job.cpu, "fwb": job.fwb, "full": job.full, "features": result.features, "command": result.command}
+            for job, result in zip(jobs, results, strict=True)
+        ],
+    }
+    scorecard = answers(sorted({cell.scheme for cell in chosen} - {ALL_PAIRS}, key=list(SCHEMES).index), chosen, host)
+    return Matrix(provenance, chosen, host, pairs, batteries, scorecard, tuple(problems), vanished)
+
+
+def _total(results: Sequence[JobResult]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for result in results:
+        for name, count in result.shown.items():
+            total[name] = total.get(name, 0) + count
+    return total

@@ -1,0 +1,60 @@
+"""Run the matrix for a person: progress while it runs, tables at the end, the reports on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from ..bridge.attributes import MemoryType
+from ..bridge.schemes import SCHEMES
+from .jobs import ALL_PAIRS
+from .matrix import run_matrix
+from .report import html, terminal
+from .results import Matrix
+from .scorecard import QUESTIONS
+
+
+def scheme_names() -> list[str]:
+    """The schemes that can be asked for."""
+    return [*SCHEMES, ALL_PAIRS]
+
+
+async def view_matrix(
+    schemes: Sequence[str], cpus: Sequence[str], json: Path | None, page: Path | None, console: Console, faults: int = 0
+) -> Matrix:
+    """Run, show, and write the files asked for. Raises what `run_matrix` raises, and OSError for a file."""
+    for path in (json, page):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()  # a place that cannot be written to is said before the run, not after it
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(),
+        TextColumn("{task.fields[what]}"), console=Console(stderr=True), transient=True,
+    ) as bars:  # fmt: skip
+        tasks: dict[str, TaskID] = {}
+
+        def progress(name: str, done: int, steps: int, what: str) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(f"-cpu {name}", total=steps, what=what)
+            bars.update(tasks[name], completed=done, total=steps, what=what)
+
+        matrix = await run_matrix(schemes, cpus, progress=progress, faults=faults)
+    terminal.show(matrix, console, QUESTIONS)
+    if json is not None:
+        json.write_bytes(matrix.to_json())
+        console.print(f"JSON: {json}", highlight=False)
+    if page is not None:
+        page.write_text(html.render(matrix, types=_type_names(matrix), questions=QUESTIONS), encoding="utf-8")
+        console.print(f"report to look at: {page}", highlight=False)
+    return matrix
+
+
+def _type_names(matrix: Matrix) -> dict[str, str]:
+    """The architecture's names of the attribute bytes that occur."""
+    cells = [*matrix.cells, *matrix.pairs]
+    found = {byte for cell in cells for byte in (cell.s1, cell.architecture, cell.observed) if byte}
+    found |= {cell.type for cell in matrix.host if cell.type}
+    return {byte: MemoryType.parse(byte).name for byte in sorted(found)}

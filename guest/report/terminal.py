@@ -1,0 +1,125 @@
+"""The tables of a matrix run on a terminal."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..results import Cell, HostCell, Matrix, Verdict
+from . import HONESTY
+
+_STYLE = {
+    Verdict.AGREE: "green",
+    Verdict.KNOWN_DEVIATION: "yellow",
+    Verdict.DISAGREE: "bold white on red",
+    Verdict.UNOBSERVABLE: "dim",
+    Verdict.REFUSED: "magenta",
+}
+_LEGEND = (
+    ("green", "agree"),
+    ("yellow", "known deviation of QEMU (seen≠architecture; · in the accesses)"),
+    ("bold white on red", "disagree (! in the accesses)"),
+    ("magenta", "refused by the scheme"),
+    ("dim", "unobservable"),
+)
+
+
+def show(matrix: Matrix, console: Console, questions: dict[str, str]) -> None:
+    """Print the tables, the scorecard, the counts and what disagrees."""
+    for (cpu, fwb), group in groupby(matrix.cells, key=lambda cell: (cell.cpu, cell.fwb)):
+        cells = list(group)
+        console.print(_schemes(cpu, fwb, cells, [h for h in matrix.host if (h.cpu, h.fwb) == (cpu, fwb)]))
+    if matrix.scorecard:
+        console.print(_scorecard(matrix, questions))
+    legend = Text("  ").join(Text(text, style) for style, text in _LEGEND)
+    console.print(legend)
+    console.print(f"[dim]{HONESTY}[/dim]")
+    console.print(summary(matrix))
+    for line in matrix.vanished:
+        console.print(f"[yellow]known deviation not seen any more:[/yellow] {line}", highlight=False)
+    for line in matrix.problems[:40]:
+        console.print(f"[bold red]disagree:[/bold red] {line}", highlight=False, markup=True)
+    if len(matrix.problems) > 40:
+        console.print(f"[bold red]... and {len(matrix.problems) - 40} more[/bold red] (the JSON file has all)")
+
+
+def summary(matrix: Matrix) -> str:
+    """One line of counts."""
+
+    def counts(cells: list[Verdict]) -> str:
+        return ", ".join(f"{cells.count(verdict)} {verdict}" for verdict in Verdict if verdict in cells)
+
+    experiments, transactions = matrix.provenance["experiments"], matrix.provenance["transactions"]
+    return (
+        f"{len(matrix.cells)} cells: attributes {counts([cell.verdict for cell in matrix.cells])}; accesses "
+        f"{counts([cell.accesses for cell in matrix.cells])}. {experiments:,} experiments, {transactions:,} "
+        f"transactions at the device, {matrix.provenance['seconds']:.1f} s."
+    )
+
+
+def _label(cell: Cell) -> Text:
+    if cell.verdict is Verdict.REFUSED:
+        return Text("refused", _STYLE[cell.verdict])
+    if cell.verdict is Verdict.UNOBSERVABLE:
+        return Text("-", _STYLE[cell.verdict])
+    text = cell.observed or "-"
+    if cell.observed != cell.architecture:
+        text += f"≠{cell.architecture}"
+    text += {Verdict.KNOWN_DEVIATION: "·", Verdict.DISAGREE: "!"}.get(cell.accesses, "")
+    style = _STYLE[Verdict.DISAGREE if cell.accesses is Verdict.DISAGREE else cell.verdict]
+    return Text(text, style)
+
+
+def _schemes(cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Table:
+    """One row a scheme and group of ranges that came out alike, one column a stage-1 type."""
+    types = list(dict.fromkeys(cell.s1 for cell in cells))
+    table = Table(
+        title=f"lane {cells[0].lane}, -cpu {cpu}, FWB={fwb}: effective type by the guest's stage 1",
+        title_justify="left",
+    )
+    for heading in ("scheme", "ranges", "host", "S2", *types):
+        table.add_column(heading, no_wrap=heading != "ranges")
+    hosts = {(each.scheme, each.case, each.range): each for each in host}
+    for (scheme, case), group in groupby(cells, key=lambda cell: (cell.scheme, cell.case)):
+        rows: dict[tuple[str, ...], tuple[list[str], list[Text]]] = {}
+        for (name, s2), members in groupby(group, key=lambda cell: (cell.range, cell.s2)):
+            labels = [_label(cell) for cell in members]
+            mapping = hosts.get((scheme, case, name))
+            key = (mapping.type or "-" if mapping else "-", s2 or "-", *(f"{t.plain}{t.style}" for t in labels))
+            rows.setdefault(key, ([], labels))[0].append(name)
+        for index, (key, (names, labels)) in enumerate(rows.items()):
+            end = index == len(rows) - 1
+            title = scheme + {"nothing": " (asked for nothing)", "changed": " (after the change)"}.get(case, "")
+            table.add_row(title if index == 0 else "", ", ".join(names), key[0], key[1], *labels, end_section=end)
+    return table
+
+
+def _scorecard(matrix: Matrix, questions: dict[str, str]) -> Table:
+    """One row a question, one column a scheme would be too wide: a block a scheme, a line a question."""
+    table = Table(title="scorecard", title_justify="left")
+    for heading in ("scheme", "question", "answer", "how"):
+        table.add_column(heading, no_wrap=heading == "scheme")
+    for scheme, answers in matrix.scorecard.items():
+        for index, (key, text) in enumerate(questions.items()):
+            answer = answers[key]
+            how = f"seen ({answer['lane']}, {len(answer['probes'])} probes)" if answer["how"] == "seen" else "modelled"
+            end = index == len(questions) - 1
+            table.add_row(scheme if index == 0 else "", text, _answer(answer["value"]), how, end_section=end)
+    return table
+
+
+def _answer(value: Any) -> Text:
+    """An answer's value: yes and no in colour, a record as its parts."""
+    if isinstance(value, dict):
+        if all(isinstance(each, bool) for each in value.values()):
+            return Text(", ".join(key for key, each in value.items() if each) or "none")
+        return Text(", ".join(f"{key}: {_answer(each).plain}" for key, each in value.items()))
+    if isinstance(value, list):
+        return Text(", ".join(_answer(each).plain for each in value) or "none")
+    if isinstance(value, bool):
+        return Text("yes", "green") if value else Text("no", "red")
+    return Text("-" if value is None else str(value))

@@ -1,0 +1,156 @@
+"""Run jobs: each in a process of its own, pinned to one CPU together with its QEMU, its result on standard output.
+
+A trapped access is a conversation between QEMU and the server. On one CPU the two hand over to each other, which costs
+a few microseconds; across two idle CPUs each hand-over waits for the other CPU to wake, which costs tens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from ..bridge.loop import run
+from ..bridge.server import serve
+from ..devices.probe import Probe
+from ..devices.probe_map import Reg
+from .commander import Guest
+from .hello import Hello
+from .jobs import Job, JobResult, Progress, Runner
+from .lanes.el2 import El2Lane
+from .machines import load_config
+from .payload import build
+from .plan import Fault
+from .provision.qemu import find_qemu
+from .qemu import Qemu
+from .script import Space
+
+_TIMEOUT = 300.0
+"""Seconds after which a run's QEMU is ended, whatever it does."""
+
+
+class StepDone(msgspec.Struct, frozen=True, tag=True):
+    """Progress: steps done, steps in all, what is next."""
+
+    done: int
+    steps: int
+    what: str
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """The job's result."""
+
+    result: JobResult
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """Why there is none, for people."""
+
+    why: str
+
+
+Report = StepDone | Finished | Failed
+
+
+def machine_for(cpu: str) -> str:
+    """The machine's config: memory tagging can only be on for a CPU that has it."""
+    return "el2" if cpu == "max" else "el2-no-fwb"
+
+
+async def run_job(job: Job, progress: Progress, probe: Probe | None = None) -> JobResult:
+    """Serve a probe, boot the guest, run the job.
+
+    Raises:
+        QemuError: QEMU ended too early, or did not answer in time; the message has its command and console.
+        ProvisionError: There is no QEMU or no compiler.
+    """
+    probe = probe or Probe()
+    image = await asyncio.to_thread(build)
+    program = find_qemu().require().path
+    with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
+        path = Path(folder) / "probe.sock"
+        command = load_config(machine_for(job.cpu)).command(program, [path], cpu=job.cpu, extra=["-kernel", str(image)])
+        async with serve(probe, path), Qemu(command, timeout=_TIMEOUT) as vm:
+            guest = Guest(probe.mailbox, vm.bounded)
+            hello = await guest.hello()
+            if job.fwb and "fwb" not in hello.features:
+                raise ValueError(f"CPU must have FEAT_S2FWB to run with FWB=1, not {job.cpu}")
+            lane = El2Lane(guest, probe, hello, fwb=bool(job.fwb), faults=Fault(job.faults))
+            runner = Runner(lane, job, progress)
+            await runner.run(lambda page: _open_page(guest, hello, probe, page))
+            await guest.off()
+            await vm.wait()
+            return runner.result(hello, shlex.join(command))
+
+
+async def _open_page(guest: Guest, hello: Hello, probe: Probe, page: int) -> None:
+    """The guest tells the device, through its register, to make a page of `dynamic` write-combining-safe."""
+    await guest.write(Space.MMIO, 4, hello.physical(0, Reg.WC_SAFE), 1 << page)
+    if probe.wc_safe_pages != {page}:
+        raise RuntimeError(f"the device's safe pages must be {{{page}}}, not {set(probe.wc_safe_pages)}")
+
+
+async def run_in_process(job: Job, cpu_number: int | None, progress: Progress) -> JobResult:
+    """Run a job in a process of its own, pinned to a CPU of this machine.
+
+    Raises:
+        RuntimeError: It failed; the message says why, QEMU's command and console included.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        __name__,
+        *([] if cpu_number is None else [str(cpu_number)]),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 30,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    decoder = msgspec.json.Decoder(Report)
+    try:
+        process.stdin.write(msgspec.json.encode(job))
+        process.stdin.close()
+        async for line in process.stdout:
+            report = decoder.decode(line)
+            if isinstance(report, StepDone):
+                progress(report.done, report.steps, report.what)
+            elif isinstance(report, Finished):
+                await process.wait()
+                return report.result
+            else:
+                raise RuntimeError(report.why)
+        raise RuntimeError(
+            f"the run with -cpu {job.cpu} must give a result, not end with status {await process.wait()}"
+        )
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+
+
+def _emit(report: Report) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    """Run the job on standard input; the argument, if any, is the CPU to run on."""
+    if len(sys.argv) > 1:
+        os.sched_setaffinity(0, {int(sys.argv[1])})
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    try:
+        _emit(Finished(run(run_job(job, lambda done, steps, what: _emit(StepDone(done, steps, what))))))
+    except Exception as error:  # the parent shows it: this process has no other way to say it
+        _emit(Failed(f"{type(error).__name__}: {error}"))
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()
