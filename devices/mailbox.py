@@ -92,5 +92,5 @@ class Mailbox:
             answer = self._fetched.popleft()
             if not answer.done():
                 answer.set_exception(
-                    MailboxError("the guest must answer a message that it fetched, not reset the device")
+                    MailboxError("the guest must answer what it fetched, not reset or lose the device")
                 )

@@ -1,0 +1,1 @@
+"""Tests of the device kit, one module for each of its own."""

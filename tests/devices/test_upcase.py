@@ -1,0 +1,67 @@
+"""The teaching device, driven as its driver would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from pyvfio_user.bridge.client import Client
+from pyvfio_user.devices import upcase
+from pyvfio_user.devices.upcase import Upcase
+
+from .serving import RAM, attached
+
+ADDRESS, LENGTH, STATUS, RING = 0x00, 0x08, 0x0C, 0x10
+
+
+async def ring(client: Client, address: int, length: int) -> None:
+    await client.bars[0].write(ADDRESS, address, 8)
+    await client.bars[0].write(LENGTH, length, 2)
+    await client.bars[0].write(RING, 1, 4)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("kind", ["msix", "msi", "intx"])
+async def test_capitals_and_an_interrupt(kind: Literal["msix", "msi", "intx"], shared: bool) -> None:
+    device = Upcase()
+    async with attached(device, shared=shared) as client:
+        if kind == "msix":
+            await client.config.enable_msix()
+        elif kind == "msi":
+            await client.config.enable_msi()
+        else:
+            await client.intx.enable()
+        ram = client.memories[0].memory
+        ram[0x100:0x10D] = b"hello, world!"
+        await ring(client, RAM + 0x100, 12)
+        assert await {"msix": client.msix, "msi": client.msi, "intx": client.intx}[kind][0].wait() == 1
+        assert bytes(ram[0x100:0x10D]) == b"HELLO, WORLD!"
+        assert await client.bars[0].read(STATUS, 4) == 1
+
+
+@pytest.mark.asyncio
+async def test_memory_that_is_not_there() -> None:
+    async with attached(Upcase()) as client:
+        await client.config.enable_msix()
+        await ring(client, 0x1000, 12)
+        await client.msix[0].wait()
+        assert await client.bars[0].read(STATUS, 4) == 2
+
+
+@pytest.mark.asyncio
+async def test_no_dma_without_bus_mastering() -> None:
+    async with attached(Upcase()) as client:
+        await client.config.enable_msix()
+        await client.config.set_bus_master(False)
+        client.memories[0].memory[:5] = b"hello"
+        await ring(client, RAM, 5)
+        await client.msix[0].wait()
+        assert await client.bars[0].read(STATUS, 4) == 2
+        assert bytes(client.memories[0].memory[:5]) == b"hello"
+
+
+def test_it_is_short_enough_to_teach() -> None:
+    assert len(Path(upcase.__file__).read_text().splitlines()) <= 40
