@@ -1,0 +1,1 @@
+"""Machines as QEMU `-readconfig` files; `pyvfio_user.guest.machines` reads them."""
