@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from ..bridge.attributes import MEMORY_TYPES, MemoryType, combine
-from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Situation, settled
+from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
 from .battery import FULL, PLATFORM, SHORT
+from .claims import CLAIMS
 from .deviations import ATTRIBUTES
 from .hello import Hello
 from .lanes.el2 import El2Lane, Ran
@@ -51,6 +52,8 @@ class JobResult(msgspec.Struct, frozen=True):
     features: tuple[str, ...]
     command: str = ""
 
+
+_UNSEEN = (Verdict.UNOBSERVABLE, Verdict.UNOBSERVABLE)
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what is next."""
@@ -106,6 +109,7 @@ class Runner:
 
     async def _case(self, scheme: str, case: str, decision: Decision) -> None:
         for piece in decision.pieces:
+            self._check_claim(scheme, case, piece)
             if piece.refusal is not None and piece.range in PLACES:
                 self._refused(scheme, case, piece.range, f"{piece.refusal.name}: {piece.refusal.reason}")
         installed = installation(decision)
@@ -113,6 +117,15 @@ class Runner:
         for name, patch in installed.patches.items():
             await self._guest_cells(scheme, case, name, patch.stage2, installed)
             await self._host_cell(scheme, case, name, patch, installed)
+
+    def _check_claim(self, scheme: str, case: str, piece: Piece) -> None:
+        """The scheme must decide what it is said to decide. KVM refuses a cacheable mapping without FWB (-EINVAL)."""
+        claim = CLAIMS[scheme].stage2(piece.range, piece.bar, piece.first_page, case)
+        wanted = "refused" if claim.is_write_back and not self.job.fwb else claim.name
+        decided = piece.stage2.name if piece.stage2 else "refused"
+        if decided != wanted:
+            where = self._where(scheme, case, piece.range, f"page {piece.first_page}")
+            self.lane.problem(where, f"the scheme's stage 2 must be {wanted}, not {decided}")
 
     def _refused(self, scheme: str, case: str, name: str, note: str) -> None:
         for s1 in self.lane.types:
@@ -249,24 +262,9 @@ class Runner:
 
     async def _host_cell(self, scheme: str, case: str, name: str, patch: Patch, installed: Installation) -> None:
         """Run the battery through the host's own mapping."""
-        common = {
-            "lane": "el2",
-            "cpu": self.job.cpu,
-            "fwb": self.job.fwb,
-            "scheme": scheme,
-            "case": case,
-            "range": name,
-        }
+        blank = HostCell("el2", self.job.cpu, self.job.fwb, scheme, case, name, None, None, *_UNSEEN)
         if patch.host is None:
-            cell = HostCell(
-                **common,
-                type=None,
-                observed=None,
-                verdict=Verdict.UNOBSERVABLE,
-                accesses=Verdict.UNOBSERVABLE,
-                note="no process of the host maps it",
-            )
-            self.host.append(cell)
+            self.host.append(msgspec.structs.replace(blank, note="no process of the host maps it"))
             return
         where = self._where(scheme, case, name, f"host type {patch.host}")
         following = installed.following(name)
@@ -277,23 +275,20 @@ class Runner:
         if size == "full":
             self._full[key] = ran.key
         observed = ran.byte("at-s1e2r")
-        verdict = Verdict.AGREE
         if observed != str(patch.host):
-            verdict = Verdict.DISAGREE
             self.lane.problem(where, f"AT S1E2R must give {patch.host}, not {observed}")
-        self.host.append(
-            HostCell(
-                **common,
-                type=str(patch.host),
-                observed=observed,
-                verdict=verdict,
-                accesses=self._counted(name, ran, where),
-                battery=ran.key,
-                full=self._full.get(key),
-                experiments=ran.experiments,
-                transactions=ran.transactions,
-            )
+        cell = msgspec.structs.replace(
+            blank,
+            type=str(patch.host),
+            observed=observed,
+            verdict=Verdict.AGREE if observed == str(patch.host) else Verdict.DISAGREE,
+            accesses=self._counted(name, ran, where),
+            battery=ran.key,
+            full=self._full.get(key),
+            experiments=ran.experiments,
+            transactions=ran.transactions,
         )
+        self.host.append(cell)
 
     def result(self, hello: Hello, command: str) -> JobResult:
         """What was found."""
