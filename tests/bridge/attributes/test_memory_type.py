@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pyvfio_user.bridge.attributes import MEMORY_TYPES, Cacheability, MemoryType, permissions
 from pyvfio_user.bridge.errors import DefinitionError
 
