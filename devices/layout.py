@@ -145,8 +145,19 @@ def _bar_layout(bar: Bar[Any], placed: Sequence[Placed[Any]], msix: MsiX | None)
     return BarLayout(
         shape=BarShape(bar.index, bar.size, bar.bits, bar.prefetchable),
         placed=own,
-        mapped=tuple(sorted((area.offset, area.length) for area in areas if area.mapped)),
+        mapped=_joined(areas),
     )
+
+
+def _joined(areas: Sequence[Area]) -> tuple[tuple[int, int], ...]:
+    """The mapped areas as (offset, length), those that touch joined: each is a memory slot of a hypervisor."""
+    joined: list[tuple[int, int]] = []
+    for area in sorted((area for area in areas if area.mapped), key=lambda each: each.offset):
+        if joined and sum(joined[-1]) == area.offset:
+            joined[-1] = (joined[-1][0], joined[-1][1] + area.length)
+        else:
+            joined.append((area.offset, area.length))
+    return tuple(joined)
 
 
 def _check_area(bar: Bar[Any], area: Area) -> None:

@@ -138,7 +138,7 @@ async def test_a_block_prints_what_the_guest_wrote() -> None:
     device = Example()
     async with attached(device) as client:
         await client.bars[0].write(0x18, 0x1122_3344_5566_7788, 8)
-    assert "  0x18 wide    0x1122334455667788" in str(device.bar0)
+        assert "  0x18 wide    0x1122334455667788" in str(device.bar0)
 
 
 @pytest.mark.asyncio

@@ -51,13 +51,15 @@ def test_everything_declared_is_collected() -> None:
         tail = bar0.place(Memory(0x3000), 0x1000)
         bar2 = Bar(WriteCombineWindow(1 * MiB, mapped=True), size=2 * MiB, bits=64, prefetchable=True)
         second = bar2.place(WriteCombineWindow(4 * KiB, mapped=True), 0x10_1000)
+        third = bar2.place(Memory(8 * KiB, mapped=True), 0x10_4000)
+        fourth = bar2.place(Memory(4 * KiB, mapped=True), 0x10_6000)
         intx = Intx()
         msi = Msi(4)
         msix = MsiX(70, bar=bar2, table=0x10_2000, pba=0x10_3000)
 
     layout = layout_of(Full, Device, IDENTITY)
     assert [each.shape for each in layout.bars] == [BarShape(0, 0x1_0000), BarShape(2, 0x20_0000, 64, True)]
-    assert [each.mapped for each in layout.bars] == [(), ((0, 0x10_0000), (0x10_1000, 0x1000))]
+    assert [each.mapped for each in layout.bars] == [(), ((0, 0x10_0000), (0x10_1000, 0x1000), (0x10_4000, 0x3000))]
     assert (layout.intx, layout.msi, layout.msix) == (True, 4, MsixShape(70, 2, 0x10_2000, 2, 0x10_3000))
 
 
