@@ -108,7 +108,7 @@ class Study:
 
     @cached_property
     def change(self) -> Change | None:
-        """The run-time change under study: page 1 of the first dynamic range (0 if it has but one), None without one."""
+        """The run-time change under study: page 1 of the first dynamic range (0 if it has one page), or None."""
         for where in self.layout.ranges:
             if where.dynamic:
                 return Change(where.name, min(1, where.pages - 1))
