@@ -37,7 +37,9 @@ class Endpoint:
             if index not in range(NUM_REGIONS):
                 raise DefinitionError(f"region must be 0 to {NUM_REGIONS - 1}, not {index}")
         if RegionIndex.CONFIG not in self.regions:
-            raise DefinitionError(f"regions must have a config space, {RegionIndex.CONFIG:d}, not only {[*self.regions]}")
+            raise DefinitionError(
+                f"regions must have a config space, {RegionIndex.CONFIG:d}, not only {[*self.regions]}"
+            )
 
     def reset(self) -> None:
         """Resets the device, as DEVICE_RESET asks for."""

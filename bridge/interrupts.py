@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 from .errors import DefinitionError
@@ -108,8 +108,8 @@ class Interrupts:
             return self._fire_msix(vector)
         if mode == "msi":
             eventfds = self._eventfds[IrqIndex.MSI]
-            given = [fd for fd in eventfds if fd is not None]
-            return _signal(eventfds[vector] if eventfds[vector] is not None else given[-1] if given else None)
+            last = max((n for n, fd in enumerate(eventfds) if fd is not None), default=0)
+            return _signal(eventfds[min(vector, last)])
         if mode == "none":
             return False
         if self._pulse:
@@ -132,18 +132,36 @@ class Interrupts:
         """Tells the client that the device failed beyond recovery (ERR); False when the client does not listen."""
         return _signal(self._eventfds[IrqIndex.ERR][0])
 
-    def set_irqs(self, flags: int, index: int, start: int, count: int, data: bytes, fds: Sequence[int]) -> None:
-        """Does a SET_IRQS. Takes over all of `fds`, whatever comes of it.
+    def set_irqs(self, flags: int, index: int, start: int, count: int, data: bytes, fds: list[int]) -> None:
+        """Does a SET_IRQS. Descriptors that are kept are taken out of `fds`; the rest stays the caller's.
 
         Raises:
             OSError: EINVAL, for what the protocol or the device does not have.
         """
-        fds = list(fds)
-        try:
-            self._set_irqs(flags, index, start, count, data, fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        action, form = IrqSet(flags & _ACTIONS), IrqSet(flags & _DATA)
+        one_each = flags & ~(_ACTIONS | _DATA) == 0 and action.bit_count() == 1 and form.bit_count() == 1
+        if not one_each or index not in self.counts or start + count > self.counts[IrqIndex(index)]:
+            raise OSError(
+                errno.EINVAL,
+                f"SET_IRQS must be of vectors there are, not flags {flags:#x}, kind {index}, {count} from {start}",
+            )
+        irq = IrqIndex(index)
+        disable = action == IrqSet.TRIGGER and form == IrqSet.DATA_NONE and count == 0
+        fits = len(fds) in ((0, count) if form == IrqSet.DATA_EVENTFD else (0,))
+        fits = fits and len(data) >= (count if form == IrqSet.DATA_BOOL else 0)
+        if not fits or not (count or disable) or not (action == IrqSet.TRIGGER or irq == IrqIndex.INTX):
+            raise OSError(
+                errno.EINVAL,
+                f"SET_IRQS must be of a known form, not flags {flags:#x}, {count} vectors, "
+                f"{len(fds)} file descriptors and {len(data)} bytes",
+            )
+        if disable:
+            self._disable(irq)
+        elif form == IrqSet.DATA_EVENTFD:
+            self._take_eventfds(irq, action, start, count, fds)
+        else:
+            chosen = [start + n for n in range(count) if form == IrqSet.DATA_NONE or data[n]]
+            self._act(irq, action, chosen)
 
     def reset(self) -> None:
         """Deasserts INTx and forgets what is pending, as a device reset does; the client's eventfds stay."""
@@ -161,41 +179,19 @@ class Interrupts:
         for action in list(self._maskfds):
             self._unwatch(action)
 
-    def _set_irqs(self, flags: int, index: int, start: int, count: int, data: bytes, fds: list[int]) -> None:
-        action, form = IrqSet(flags & _ACTIONS), IrqSet(flags & _DATA)
-        known = flags & ~(_ACTIONS | _DATA) == 0 and action.bit_count() == 1 and form.bit_count() == 1
-        if not known or index not in self.counts or start + count > self.counts[IrqIndex(index)]:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        irq = IrqIndex(index)
-        wanted_fds = (0, count) if form == IrqSet.DATA_EVENTFD else (0,)
-        wanted_data = count if form == IrqSet.DATA_BOOL else 0
-        maskable = action == IrqSet.TRIGGER or irq == IrqIndex.INTX
-        if len(fds) not in wanted_fds or len(data) < wanted_data or not maskable:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if action == IrqSet.TRIGGER and form == IrqSet.DATA_NONE and count == 0:
-            self._disable(irq)
-        elif count == 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        elif form == IrqSet.DATA_EVENTFD:
-            self._take_eventfds(irq, action, start, count, fds)
-        else:
-            chosen = [start + n for n in range(count) if form == IrqSet.DATA_NONE or data[n]]
-            self._act(irq, action, chosen)
-
     def _take_eventfds(self, irq: IrqIndex, action: IrqSet, start: int, count: int, fds: list[int]) -> None:
+        for fd in fds:
+            os.set_blocking(fd, False)  # a client's full eventfd must not stop the server
         given: list[int | None] = [*fds] or [None] * count
         fds.clear()
-        for fd in given:
-            if fd is not None:
-                os.set_blocking(fd, False)  # a client's full eventfd must not stop the server
         if action != IrqSet.TRIGGER:
             self._unwatch(action)
             if given[0] is not None:
                 self._watch(action, given[0])
             return
         eventfds = self._eventfds[irq]
-        for vector, fd in enumerate(given, start):
-            old, eventfds[vector] = eventfds[vector], fd
+        for vector, eventfd in enumerate(given, start):
+            old, eventfds[vector] = eventfds[vector], eventfd
             if old is not None:
                 os.close(old)
         self._enabled[irq] = irq in (IrqIndex.MSI, IrqIndex.MSIX) or eventfds[0] is not None
@@ -216,10 +212,9 @@ class Interrupts:
 
     def _mask(self, masked: bool) -> None:
         self._masked = masked
-        if not masked:
-            if self._automasked:
-                self._automasked = False
-                self._pulse, self._again = self._again, False
+        if not masked and self._automasked:  # the end of the interrupt
+            self._automasked = False
+            self._pulse, self._again = self._again, False
         self._update_intx()
 
     def _update_intx(self) -> None:

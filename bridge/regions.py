@@ -40,7 +40,9 @@ class Rules:
     def __post_init__(self) -> None:
         for name in ("writable", "w1c", "rc", "once"):
             if len(getattr(self, name)) != len(self.reset):
-                raise DefinitionError(f"{name} must be {len(self.reset)} bytes as reset is, not {getattr(self, name)!r}")
+                raise DefinitionError(
+                    f"{name} must be {len(self.reset)} bytes as reset is, not {getattr(self, name)!r}"
+                )
 
 
 class Hook(NamedTuple):
@@ -166,6 +168,21 @@ class Region:
             lib.pvu_region_unlock(self._native)
 
     @property
+    def records(self) -> bool:
+        """Whether any span's accesses are recorded."""
+        return any(span.flags & lib.PVU_RECORD for span in self._spans)
+
+    def record_all(self) -> None:
+        """Has accesses to every span recorded, however it was added.
+
+        Raises:
+            DefinitionError: the device was served already.
+        """
+        if self._native is not None:
+            raise DefinitionError("spans must be recorded before the device is served, not after")
+        self._spans = [span._replace(flags=span.flags | lib.PVU_RECORD) for span in self._spans]
+
+    @property
     def native(self) -> Any:
         """The region for the hot path; from now on no span can be added."""
         if self._native is None:
@@ -196,7 +213,9 @@ class Region:
         if self._native is not None:
             raise DefinitionError("spans must be added before the device is served, not after")
         if offset < 0 or length < 1 or offset + length > self.size:
-            raise DefinitionError(f"a span must lie in the region's {self.size:#x} bytes, not {length:#x} at {offset:#x}")
+            raise DefinitionError(
+                f"a span must lie in the region's {self.size:#x} bytes, not {length:#x} at {offset:#x}"
+            )
         at = bisect(self._spans, offset, key=lambda span: span.offset)
         for other in self._spans[max(at - 1, 0) : at + 1]:
             if offset < other.offset + other.length and other.offset < offset + length:

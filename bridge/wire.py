@@ -207,7 +207,7 @@ class RegionInfo(NamedTuple):
 
     argsz: int
     flags: int
-    index: int
+    region: int
     cap_offset: int
     size: int
     offset: int
@@ -235,8 +235,8 @@ class IrqInfo(NamedTuple):
 
     argsz: int
     flags: int
-    index: int
-    count: int
+    kind: int
+    vectors: int
 
 
 class SetIrqs(NamedTuple):
@@ -244,17 +244,17 @@ class SetIrqs(NamedTuple):
 
     argsz: int
     flags: int
-    index: int
+    kind: int
     start: int
-    count: int
+    vectors: int
 
 
 class RegionAccess(NamedTuple):
-    """REGION_READ and REGION_WRITE, request and reply; `count` data bytes follow a read's reply and a write."""
+    """REGION_READ and REGION_WRITE, request and reply; `length` data bytes follow a read's reply and a write."""
 
     offset: int
     region: int
-    count: int
+    length: int
 
 
 class WriteMulti(NamedTuple):
@@ -262,7 +262,7 @@ class WriteMulti(NamedTuple):
 
     offset: int
     region: int
-    count: int
+    length: int
     data: bytes
 
 
@@ -286,10 +286,10 @@ class DmaUnmap(NamedTuple):
 
 
 class DmaAccess(NamedTuple):
-    """DMA_READ and DMA_WRITE, request and reply; `count` data bytes follow a read's reply and a write."""
+    """DMA_READ and DMA_WRITE, request and reply; `length` data bytes follow a read's reply and a write."""
 
     address: int
-    count: int
+    length: int
 
 
 HEADER: Final = Layout(Header, "HHIII")

@@ -1,0 +1,183 @@
+"""Answers control messages: all that is neither a region access nor a reply.
+
+QEMU docs/interop/vfio-user.rst; where QEMU's client wants more than that, it says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from . import wire
+from .endpoint import Endpoint
+from .errors import WireError
+from .log import logger
+from .wire import Command, IrqIndex, RegionFlag, RegionIndex
+
+_CAPABILITIES = {
+    "max_msg_fds": wire.MAX_FDS,
+    "max_data_xfer_size": wire.MAX_TRANSFER,
+    "max_dma_maps": wire.MAX_DMA_MAPS,
+    "pgsizes": wire.PAGE,
+    "write_multiple": True,
+}
+VERSION_JSON = json.dumps({"capabilities": _CAPABILITIES}, separators=(",", ":")).encode() + b"\0"
+"""What the server offers; QEMU has room for `wire.MAX_VERSION_JSON` bytes."""
+
+
+class Reply(NamedTuple):
+    """What a message is answered with: a body and perhaps a descriptor, or an errno."""
+
+    body: bytes = b""
+    fd: int | None = None
+    error: int = 0
+
+
+class Control:
+    """The control messages of one connection."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.negotiated = False
+        self.refused = False
+        """The client asked for a version that there is not: disconnect it, once it is answered."""
+        self.max_transfer = wire.MAX_TRANSFER
+        """Most data bytes in a message to the client."""
+        self._endpoint = endpoint
+        self._handlers: dict[int, Callable[[bytes, list[int]], Reply]] = {
+            Command.VERSION: self._version,
+            Command.DMA_MAP: self._dma_map,
+            Command.DMA_UNMAP: self._dma_unmap,
+            Command.DEVICE_GET_INFO: self._device_info,
+            Command.DEVICE_GET_REGION_INFO: self._region_info,
+            Command.DEVICE_GET_IRQ_INFO: self._irq_info,
+            Command.DEVICE_SET_IRQS: self._set_irqs,
+            Command.DEVICE_RESET: self._reset,
+        }
+
+    def answer(self, command: int, body: bytes, fds: tuple[int, ...]) -> Reply:
+        """Does what the message asks for; descriptors are kept or closed."""
+        left = list(fds)
+        handler = self._handlers.get(command)
+        try:
+            if not self.negotiated and command != Command.VERSION:
+                return Reply(error=errno.EINVAL)
+            if handler is None:
+                return Reply(error=errno.ENOTSUP)
+            return handler(body, left)
+        except WireError as error:
+            logger.warning("%s: %s", wire.command_name(command), error)
+            return Reply(error=errno.EINVAL)
+        except OSError as error:
+            logger.warning("%s was refused: %s", wire.command_name(command), error)
+            return Reply(error=error.errno or errno.EIO)
+        except Exception:
+            logger.exception("%s failed", wire.command_name(command))
+            return Reply(error=errno.EIO)
+        finally:
+            for fd in left:
+                os.close(fd)
+
+    def _version(self, body: bytes, fds: list[int]) -> Reply:
+        version = wire.VERSION.unpack_from(body)
+        if self.negotiated:
+            raise WireError("VERSION must be the first message only")
+        self.refused = True
+        capabilities = _capabilities(body[wire.VERSION.size :])
+        if version.major != wire.VERSION_MAJOR:
+            raise WireError(f"version must be {wire.VERSION_MAJOR}.x, not {version.major}.{version.minor}")
+        self.max_transfer = capabilities.get("max_data_xfer_size", wire.MAX_TRANSFER)
+        self.refused = False
+        self.negotiated = True
+        return Reply(wire.VERSION.pack(wire.VERSION_MAJOR, wire.VERSION_MINOR) + VERSION_JSON)
+
+    def _device_info(self, body: bytes, fds: list[int]) -> Reply:
+        _check_argsz(wire.DEVICE_INFO.unpack_from(body).argsz, wire.DEVICE_INFO.size)
+        flags = wire.DeviceFlag.PCI | wire.DeviceFlag.RESET
+        return Reply(wire.DEVICE_INFO.pack(wire.DEVICE_INFO.size, flags, wire.NUM_REGIONS, wire.NUM_IRQS))
+
+    def _region_info(self, body: bytes, fds: list[int]) -> Reply:
+        """The areas that can be mapped, and their file, come only when `argsz` has room: QEMU asks again."""
+        info = wire.REGION_INFO.unpack_from(body)
+        _check_argsz(info.argsz, wire.REGION_INFO.size)
+        if info.region >= wire.NUM_REGIONS:
+            raise WireError(f"region must be 0 to {wire.NUM_REGIONS - 1}, not {info.region}")
+        region = self._endpoint.regions.get(info.region)
+        if region is None:
+            return Reply(wire.REGION_INFO.pack(wire.REGION_INFO.size, 0, info.region, 0, 0, 0))
+        flags = RegionFlag.READ if info.region == RegionIndex.ROM else RegionFlag.READ | RegionFlag.WRITE
+        needed, offset, areas, fd = wire.REGION_INFO.size, 0, b"", None
+        if region.mapped:
+            flags |= RegionFlag.MMAP
+            needed += wire.SPARSE_MMAP.size + len(region.mapped) * wire.SPARSE_AREA.size
+            if info.argsz >= needed:
+                flags |= RegionFlag.CAPS
+                offset, fd = wire.REGION_INFO.size, region.fd
+                areas = wire.SPARSE_MMAP.pack(wire.CAP_SPARSE_MMAP, 1, 0, len(region.mapped), 0)
+                areas += b"".join(wire.SPARSE_AREA.pack(*area) for area in region.mapped)
+        return Reply(wire.REGION_INFO.pack(needed, flags, info.region, offset, region.size, 0) + areas, fd)
+
+    def _irq_info(self, body: bytes, fds: list[int]) -> Reply:
+        info = wire.IRQ_INFO.unpack_from(body)
+        _check_argsz(info.argsz, wire.IRQ_INFO.size)
+        if info.kind >= wire.NUM_IRQS:
+            raise WireError(f"interrupt kind must be 0 to {wire.NUM_IRQS - 1}, not {info.kind}")
+        interrupts, index = self._endpoint.interrupts, IrqIndex(info.kind)
+        return Reply(wire.IRQ_INFO.pack(wire.IRQ_INFO.size, interrupts.flags(index), index, interrupts.counts[index]))
+
+    def _set_irqs(self, body: bytes, fds: list[int]) -> Reply:
+        request = wire.SET_IRQS.unpack_from(body)
+        _check_argsz(request.argsz, wire.SET_IRQS.size)
+        data = body[wire.SET_IRQS.size : request.argsz]
+        self._endpoint.interrupts.set_irqs(request.flags, request.kind, request.start, request.vectors, data, fds)
+        return Reply()
+
+    def _dma_map(self, body: bytes, fds: list[int]) -> Reply:
+        request = wire.DMA_MAP.unpack_from(body)
+        _check_argsz(request.argsz, wire.DMA_MAP.size)
+        if len(fds) > 1:
+            raise WireError(f"DMA_MAP must have at most one file descriptor, not {len(fds)}")
+        fd = fds[0] if fds else None
+        self._endpoint.memory.map(request.address, request.size, request.flags, fd, request.offset)
+        return Reply()
+
+    def _dma_unmap(self, body: bytes, fds: list[int]) -> Reply:
+        request = wire.DMA_UNMAP.unpack_from(body)
+        _check_argsz(request.argsz, wire.DMA_UNMAP.size)
+        if request.flags == wire.UNMAP_ALL:
+            if request.address or request.size:
+                raise WireError(f"UNMAP ALL must be of 0 bytes at 0, not {request.size:#x} at {request.address:#x}")
+            self._endpoint.memory.unmap_all()
+        elif request.flags:
+            raise WireError(f"flags of DMA_UNMAP must be 0 or {wire.UNMAP_ALL}, not {request.flags:#x}")
+        else:
+            self._endpoint.memory.unmap(request.address, request.size)
+        return Reply(body[: wire.DMA_UNMAP.size])
+
+    def _reset(self, body: bytes, fds: list[int]) -> Reply:
+        self._endpoint.reset()
+        return Reply()
+
+
+def _check_argsz(argsz: int, least: int) -> None:
+    if argsz < least:
+        raise WireError(f"argsz must be at least {least}, not {argsz}")
+
+
+def _capabilities(text: bytes) -> dict[str, int]:
+    """The client's numeric capabilities out of its VERSION."""
+    text, _, _ = text.partition(b"\0")
+    try:
+        parsed = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        raise WireError("VERSION must carry JSON") from None
+    found = parsed.get("capabilities", {}) if isinstance(parsed, dict) else None
+    if not isinstance(found, dict):
+        raise WireError("VERSION must carry a JSON object with an object `capabilities`")
+    numbers = {name: value for name, value in found.items() if type(value) is int}
+    transfer = numbers.get("max_data_xfer_size", wire.MAX_TRANSFER)
+    if transfer < wire.PAGE:
+        raise WireError(f"max_data_xfer_size must be at least {wire.PAGE}, not {transfer}")
+    return numbers

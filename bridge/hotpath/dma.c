@@ -1,0 +1,217 @@
+/* Guest memory: the client's DMA maps, and copies to and from them. */
+#include "hotpath.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+enum { PAGE = 4096 };
+
+typedef struct {
+    uint64_t address;
+    uint64_t last; /* address of the last byte: an end could be 2^64 */
+    uint8_t *memory; /* NULL: can be reached by message only */
+    int flags;
+} dma_map;
+
+struct pvu_dma {
+    dma_map *maps; /* ascending, without overlap */
+    size_t count, capacity, limit;
+};
+
+pvu_dma *pvu_dma_new(size_t max_maps)
+{
+    pvu_dma *dma = calloc(1, sizeof(*dma));
+
+    if (dma)
+        dma->limit = max_maps;
+    return dma;
+}
+
+void pvu_dma_free(pvu_dma *dma)
+{
+    pvu_dma_unmap_all(dma);
+    free(dma);
+}
+
+size_t pvu_dma_maps(const pvu_dma *dma)
+{
+    return dma->count;
+}
+
+/* The first map that ends at or behind an address: the one that holds it, if any does. */
+static size_t find(const pvu_dma *dma, uint64_t address)
+{
+    size_t low = 0, high = dma->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (dma->maps[middle].last < address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void drop(dma_map *map)
+{
+    if (map->memory)
+        munmap(map->memory, map->last - map->address + 1);
+}
+
+static int map_file(dma_map *map, uint64_t size, int fd, uint64_t offset)
+{
+    int protection = (map->flags & PVU_DMA_READ ? PROT_READ : 0) | (map->flags & PVU_DMA_WRITE ? PROT_WRITE : 0);
+    struct stat file;
+    void *memory;
+
+    /* Beyond the file's end there would be SIGBUS instead of memory. */
+    if (fstat(fd, &file) < 0)
+        return -errno;
+    if (!S_ISREG(file.st_mode) || offset > (uint64_t)file.st_size || size > (uint64_t)file.st_size - offset)
+        return -EINVAL;
+    memory = mmap(NULL, size, protection, MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset);
+    if (memory == MAP_FAILED)
+        return -errno;
+    (void)madvise(memory, size, MADV_DONTFORK);
+    (void)madvise(memory, size, MADV_DONTDUMP);
+    map->memory = memory;
+    return 0;
+}
+
+int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, int flags, int fd, uint64_t offset)
+{
+    dma_map map = { .address = address, .last = address + size - 1, .flags = flags };
+    size_t at = find(dma, address);
+    int status;
+
+    if (!size || map.last < address || address % PAGE || size % PAGE || offset % PAGE)
+        return -EINVAL;
+    if (flags & ~(PVU_DMA_READ | PVU_DMA_WRITE))
+        return -EINVAL;
+    if (at < dma->count && dma->maps[at].address <= map.last)
+        return -EEXIST;
+    if (dma->count == dma->limit)
+        return -ENOSPC;
+    if (dma->count == dma->capacity) {
+        size_t capacity = dma->capacity ? 2 * dma->capacity : 16;
+        dma_map *maps = realloc(dma->maps, capacity * sizeof(*maps));
+
+        if (!maps)
+            return -ENOMEM;
+        dma->maps = maps;
+        dma->capacity = capacity;
+    }
+    if (fd >= 0) {
+        status = map_file(&map, size, fd, offset);
+        if (status < 0)
+            return status;
+    }
+    memmove(&dma->maps[at + 1], &dma->maps[at], (dma->count - at) * sizeof(dma_map));
+    dma->maps[at] = map;
+    dma->count++;
+    return 0;
+}
+
+int pvu_dma_unmap(pvu_dma *dma, uint64_t address, uint64_t size)
+{
+    uint64_t last = address + size - 1;
+    size_t first = find(dma, address), end = first;
+
+    if (!size || last < address)
+        return -EINVAL;
+    for (; end < dma->count && dma->maps[end].address <= last; end++)
+        if (dma->maps[end].address < address || dma->maps[end].last > last)
+            return -EINVAL;
+    if (end == first)
+        return -ENOENT;
+    for (size_t i = first; i < end; i++)
+        drop(&dma->maps[i]);
+    memmove(&dma->maps[first], &dma->maps[end], (dma->count - end) * sizeof(dma_map));
+    dma->count -= end - first;
+    return 0;
+}
+
+void pvu_dma_unmap_all(pvu_dma *dma)
+{
+    for (size_t i = 0; i < dma->count; i++)
+        drop(&dma->maps[i]);
+    free(dma->maps);
+    dma->maps = NULL;
+    dma->count = dma->capacity = 0;
+}
+
+/* Bytes of a range that the map at index `at` has, from `address` on; 0 when it has not its first. */
+static uint64_t available(const pvu_dma *dma, size_t at, uint64_t address, uint64_t length)
+{
+    uint64_t behind; /* bytes in the map behind the first */
+
+    if (at == dma->count || dma->maps[at].address > address)
+        return 0;
+    behind = dma->maps[at].last - address;
+    return length - 1 > behind ? behind + 1 : length;
+}
+
+int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int access)
+{
+    int status = 0;
+
+    for (size_t at = find(dma, address); length; at++) {
+        uint64_t step = available(dma, at, address, length);
+
+        if (!step)
+            return -EFAULT;
+        if (!(dma->maps[at].flags & access))
+            return -EACCES;
+        if (!dma->maps[at].memory)
+            status = -ENXIO;
+        address += step;
+        length -= step;
+        if (length && !address)
+            return -EFAULT;
+    }
+    return status;
+}
+
+static void copy(const pvu_dma *dma, pvu_segment segment, uint8_t *buffer, int access)
+{
+    for (size_t at = find(dma, segment.address); segment.length; at++) {
+        uint64_t step = available(dma, at, segment.address, segment.length);
+        uint8_t *memory = dma->maps[at].memory + (segment.address - dma->maps[at].address);
+
+        if (access == PVU_DMA_READ)
+            memcpy(buffer, memory, step);
+        else
+            memcpy(memory, buffer, step);
+        buffer += step;
+        segment.address += step;
+        segment.length -= step;
+    }
+}
+
+int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
+                 size_t *failed)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        int status = segments[i].length > length - total
+                         ? -EINVAL
+                         : pvu_dma_check(dma, segments[i].address, segments[i].length, access);
+
+        if (status < 0) {
+            *failed = i;
+            return status;
+        }
+        total += segments[i].length;
+    }
+    for (size_t i = 0; i < count; i++) {
+        copy(dma, segments[i], buffer, access);
+        buffer += segments[i].length;
+    }
+    return 0;
+}

@@ -1,0 +1,176 @@
+/* The hot path's own structures. Names and rules of the messages: QEMU docs/interop/vfio-user.rst. */
+#ifndef PVU_HOTPATH_H
+#define PVU_HOTPATH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api.h"
+
+enum {
+    PVU_REGIONS = 9,
+    PVU_MAX_FDS = 16,               /* in one message: what VERSION offers */
+    PVU_MAX_TRANSFER = 1 << 20,     /* data bytes in one message: what VERSION offers */
+    PVU_MAX_RINGS = 1024,           /* doorbells handed over at once */
+};
+
+/* Messages. */
+
+enum {
+    CMD_REGION_READ = 9,
+    CMD_REGION_WRITE = 10,
+    CMD_REGION_WRITE_MULTI = 15,
+};
+
+enum { F_COMMAND = 0, F_REPLY = 1, F_TYPE_MASK = 0xf, F_NO_REPLY = 0x10, F_ERROR = 0x20 };
+
+typedef struct {
+    uint16_t id;
+    uint16_t command;
+    uint32_t size; /* of the message, header included */
+    uint32_t flags;
+    uint32_t error;
+} wire_header;
+
+typedef struct {
+    uint64_t offset;
+    uint32_t region;
+    uint32_t count;
+} wire_access; /* REGION_READ and REGION_WRITE, requests and replies */
+
+typedef struct {
+    wire_access access;
+    uint8_t data[8];
+} wire_multi; /* one write in a REGION_WRITE_MULTI, after the u64 that counts them */
+
+_Static_assert(sizeof(wire_header) == 16 && sizeof(wire_access) == 16 && sizeof(wire_multi) == 24, "as on the wire");
+_Static_assert(sizeof(pvu_record) == 32 && sizeof(pvu_ring) == 16, "as Python unpacks them");
+
+enum { PVU_MAX_MESSAGE = sizeof(wire_header) + sizeof(wire_access) + PVU_MAX_TRANSFER };
+
+/* record.c */
+
+void record_access(pvu_recorder *recorder, uint32_t region, bool write, uint64_t offset, const uint8_t *data,
+                   uint64_t size);
+
+/* region.c */
+
+typedef struct {
+    uint64_t offset;
+    uint64_t length;
+    uint32_t hook;
+    uint8_t kind;
+    uint8_t flags;
+    uint8_t *masks;  /* registers: writable, w1c, rc, once, `length` bytes each */
+    uint8_t *locked; /* write-once bits that were written, `length` bytes behind the masks */
+} region_span;
+
+struct pvu_region {
+    uint8_t *memory;
+    uint64_t size;
+    uint32_t capacity;
+    uint32_t count;
+    region_span spans[]; /* ascending, without overlap */
+};
+
+/* The span at `offset`, or NULL; `end` gets where it, or the gap, ends. */
+const region_span *region_find(const pvu_region *region, uint64_t offset, uint64_t *end);
+void region_read(pvu_region *region, const region_span *span, uint64_t offset, uint8_t *data, uint64_t size);
+void region_write(pvu_region *region, const region_span *span, uint64_t offset, const uint8_t *data, uint64_t size);
+/* What a register or doorbell of up to 8 bytes holds. */
+uint64_t region_value(const pvu_region *region, const region_span *span);
+void region_store(pvu_region *region, const region_span *span, uint64_t value);
+
+struct pvu_device {
+    pvu_region *regions[PVU_REGIONS];
+    pvu_recorder *recorder;
+    pvu_ring rings[PVU_MAX_RINGS];
+    uint32_t ring_count;
+};
+
+/* session.c: a client's socket, what came in, what goes out. */
+
+enum {
+    RX_SIZE = PVU_MAX_MESSAGE + (64 << 10),
+    RX_STEP = 64 << 10,         /* bytes in one receive, unless one message needs more */
+    TX_SIZE = 2 << 20,
+    TX_FOR_PYTHON = 512 << 10,  /* room that replies to region accesses leave */
+    TX_STEP = 16 << 10,         /* bytes in one send, unless one message has more */
+    RX_FDS = 2 * PVU_MAX_FDS,   /* of a message that is not all there, and of the next */
+};
+
+/* An access under way: it may stop at any span for Python's sake, and go on after it. */
+typedef struct {
+    bool begun;       /* this message was checked, and its access is under way */
+    bool asked;       /* Python has told what the read at `done` finds */
+    uint64_t item;    /* REGION_WRITE_MULTI: the write that is next */
+    uint32_t done;    /* bytes of the access that are done */
+    int status;       /* the errno with which it ended early */
+    int failed;       /* REGION_WRITE_MULTI: the last write's that did */
+} access_state;
+
+struct pvu_session {
+    pvu_poller *poller;
+    pvu_device *device;
+    int fd;
+    uint32_t token;
+    uint32_t interest; /* epoll events that are asked for */
+    bool negotiated;
+    bool owed;         /* Python owes an answer */
+    bool blocked;      /* no room for a reply: the client must read first */
+    bool queued;       /* in the poller's list of those with work at hand */
+    bool over;         /* the socket is of no more use; */
+    bool told;         /* and PVU_CLOSED said so */
+    int error;         /* errno that ended it, 0 for the peer's leaving */
+    pvu_session *next;
+    access_state access;
+    pvu_region *hook_region; /* of the read that Python answers */
+    const region_span *hook_span;
+
+    uint8_t *rx; /* RX_SIZE bytes; unread ones from head to tail */
+    size_t rx_head, rx_tail;
+    struct {
+        int fd;
+        size_t end; /* index in rx behind the last byte that it came with */
+    } rx_fds[RX_FDS];
+    size_t rx_fd_count;
+
+    uint8_t *tx; /* TX_SIZE bytes; whole messages from head to tail, but for the first `rest` bytes */
+    size_t tx_head, tx_tail;
+    size_t tx_rest;     /* bytes left of a message that is partly sent */
+    size_t tx_reserved; /* bytes behind the tail: the reply that is being made */
+    int tx_fd;          /* goes with the byte at tx_fd_at, or -1 */
+    size_t tx_fd_at;
+};
+
+/* One receive. False when the session is over. */
+bool session_receive(pvu_session *session);
+/* Serves what was received, as far as it goes: a PVU_ event, or PVU_NONE. */
+int session_serve(pvu_session *session, pvu_event *event);
+/* Sends what the socket takes. False when the session is over. */
+bool session_flush(pvu_session *session);
+/* Room for a reply of `size` bytes behind the tail, or NULL. */
+uint8_t *session_reserve(pvu_session *session, size_t size);
+/* Sends the first `size` bytes of what was reserved; none for 0. */
+void session_commit(pvu_session *session, size_t size);
+
+/* access.c: answers REGION_READ, REGION_WRITE and REGION_WRITE_MULTI. */
+
+enum {
+    ACCESS_DONE = 0,     /* the message is dealt with; otherwise an event, or: */
+    ACCESS_BLOCKED = -1, /* no room for the reply */
+};
+
+int access_message(pvu_session *session, const wire_header *header, uint8_t *body, pvu_event *event);
+/* Hands the doorbells to Python: PVU_DOORBELLS. */
+int access_doorbells(pvu_session *session, pvu_event *event);
+
+/* wait.c */
+
+void poller_enqueue(pvu_poller *poller, pvu_session *session);
+int poller_add(pvu_poller *poller, pvu_session *session);
+void poller_update(pvu_poller *poller, pvu_session *session);
+void poller_remove(pvu_poller *poller, pvu_session *session);
+
+#endif

@@ -1,0 +1,164 @@
+/* Regions: which span has an offset, and what its rules make of an access. */
+#include "hotpath.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+pvu_region *pvu_region_new(uint8_t *memory, uint64_t size, uint32_t spans)
+{
+    pvu_region *region = calloc(1, sizeof(*region) + spans * sizeof(region->spans[0]));
+
+    if (region) {
+        region->memory = memory;
+        region->size = size;
+        region->capacity = spans;
+    }
+    return region;
+}
+
+void pvu_region_free(pvu_region *region)
+{
+    for (uint32_t i = 0; i < region->count; i++)
+        free(region->spans[i].masks);
+    free(region);
+}
+
+int pvu_region_add(pvu_region *region, uint64_t offset, uint64_t length, int kind, int flags, uint32_t hook,
+                   const uint8_t *masks)
+{
+    region_span *span = &region->spans[region->count];
+    uint64_t end = 0;
+
+    if (region->count == region->capacity)
+        return -ENOSPC;
+    if (region->count)
+        end = span[-1].offset + span[-1].length;
+    if (offset < end || offset >= region->size || !length || length > region->size - offset)
+        return -EINVAL;
+    if (kind == PVU_SPAN_DOORBELL && length > 8)
+        return -EINVAL;
+    *span = (region_span){
+        .offset = offset,
+        .length = length,
+        .hook = hook,
+        .kind = (uint8_t)kind,
+        .flags = (uint8_t)flags,
+    };
+    if (kind == PVU_SPAN_REGISTERS) {
+        span->masks = calloc(5, length);
+        if (!span->masks)
+            return -ENOMEM;
+        memcpy(span->masks, masks, 4 * length);
+        span->locked = span->masks + 4 * length;
+    }
+    region->count++;
+    return 0;
+}
+
+void pvu_region_unlock(pvu_region *region)
+{
+    for (uint32_t i = 0; i < region->count; i++)
+        if (region->spans[i].locked)
+            memset(region->spans[i].locked, 0, region->spans[i].length);
+}
+
+const region_span *region_find(const pvu_region *region, uint64_t offset, uint64_t *end)
+{
+    uint32_t low = 0, high = region->count;
+
+    /* The first span that ends behind the offset. */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const region_span *span = &region->spans[middle];
+
+        if (span->offset + span->length <= offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == region->count) {
+        *end = region->size;
+        return NULL;
+    }
+    if (region->spans[low].offset > offset) {
+        *end = region->spans[low].offset;
+        return NULL;
+    }
+    *end = region->spans[low].offset + region->spans[low].length;
+    return &region->spans[low];
+}
+
+/*
+ * The memory may be shared with the client, which reads and writes it meanwhile: of constant size, a copy of 1, 2, 4 or
+ * 8 bytes is one load and one store, so that neither side sees half of it.
+ */
+static void copy(uint8_t *to, const uint8_t *from, uint64_t size)
+{
+    switch (size) {
+    case 1:
+        *to = *from;
+        break;
+    case 2:
+        memcpy(to, from, 2);
+        break;
+    case 4:
+        memcpy(to, from, 4);
+        break;
+    case 8:
+        memcpy(to, from, 8);
+        break;
+    default:
+        memcpy(to, from, size);
+    }
+}
+
+void region_read(pvu_region *region, const region_span *span, uint64_t offset, uint8_t *data, uint64_t size)
+{
+    uint8_t *memory = region->memory + span->offset + offset;
+
+    copy(data, memory, size);
+    if (span->kind == PVU_SPAN_REGISTERS) {
+        const uint8_t *rc = span->masks + 2 * span->length + offset;
+
+        for (uint64_t i = 0; i < size; i++)
+            if (rc[i])
+                memory[i] &= (uint8_t)~rc[i];
+    }
+}
+
+void region_write(pvu_region *region, const region_span *span, uint64_t offset, const uint8_t *data, uint64_t size)
+{
+    uint8_t *memory = region->memory + span->offset + offset;
+
+    if (span->kind == PVU_SPAN_REGISTERS) {
+        const uint8_t *writable = span->masks + offset;
+        const uint8_t *w1c = writable + span->length;
+        const uint8_t *once = w1c + 2 * span->length;
+        uint8_t *locked = span->locked + offset;
+
+        for (uint64_t i = 0; i < size; i++) {
+            uint8_t open = (uint8_t)(writable[i] | (once[i] & ~locked[i]));
+
+            memory[i] = (uint8_t)(((memory[i] & ~open) | (data[i] & open)) & ~(data[i] & w1c[i]));
+            locked[i] |= once[i];
+        }
+    } else {
+        copy(memory, data, size);
+    }
+}
+
+uint64_t region_value(const pvu_region *region, const region_span *span)
+{
+    uint64_t value = 0;
+
+    for (uint64_t i = 0; i < span->length && i < 8; i++)
+        value |= (uint64_t)region->memory[span->offset + i] << 8 * i;
+    return value;
+}
+
+void region_store(pvu_region *region, const region_span *span, uint64_t value)
+{
+    for (uint64_t i = 0; i < span->length && i < 8; i++)
+        region->memory[span->offset + i] = (uint8_t)(value >> 8 * i);
+}

@@ -1,0 +1,366 @@
+/*
+ * Sessions: a client's socket. Bytes are received into `rx`, and every whole message in it is served; replies gather in
+ * `tx`, and go out together.
+ */
+#include "hotpath.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void end(pvu_session *session, int error)
+{
+    if (!session->over) {
+        session->over = true;
+        session->error = error;
+        poller_remove(session->poller, session);
+        poller_enqueue(session->poller, session);
+    }
+}
+
+/* Receiving */
+
+/* Descriptors come with the last bytes of a receive: the kernel ends it there. */
+static void take_fds(pvu_session *session, struct msghdr *message)
+{
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+
+            memcpy(&fd, CMSG_DATA(part) + i * sizeof(fd), sizeof(fd));
+            if (session->rx_fd_count == RX_FDS) {
+                close(fd);
+                continue;
+            }
+            session->rx_fds[session->rx_fd_count].fd = fd;
+            session->rx_fds[session->rx_fd_count++].end = session->rx_tail;
+        }
+    }
+}
+
+static void compact_rx(pvu_session *session)
+{
+    memmove(session->rx, session->rx + session->rx_head, session->rx_tail - session->rx_head);
+    for (size_t i = 0; i < session->rx_fd_count; i++)
+        session->rx_fds[i].end -= session->rx_head;
+    session->rx_tail -= session->rx_head;
+    session->rx_head = 0;
+}
+
+bool session_receive(pvu_session *session)
+{
+    /* More descriptors than a message may have are closed by the kernel. */
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(PVU_MAX_FDS * sizeof(int))];
+    struct iovec room;
+    struct msghdr message = {
+        .msg_iov = &room, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+    };
+    size_t unread = session->rx_tail - session->rx_head;
+    wire_header header;
+    size_t wanted = RX_STEP;
+    ssize_t got;
+
+    if (unread >= sizeof(header)) {
+        memcpy(&header, session->rx + session->rx_head, sizeof(header));
+        if (header.size - unread > wanted)
+            wanted = header.size - unread;
+    }
+    if (RX_SIZE - session->rx_tail < wanted)
+        compact_rx(session);
+    room.iov_base = session->rx + session->rx_tail;
+    room.iov_len = wanted;
+    got = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got < 0) {
+        if (errno == EAGAIN || errno == EINTR)
+            return true;
+        end(session, errno);
+        return false;
+    }
+    session->rx_tail += (size_t)got;
+    take_fds(session, &message);
+    if (got == 0)
+        end(session, 0);
+    return got != 0;
+}
+
+/* Descriptors of the message that ends at `last`: the first up to `room` go to `fds`, others are closed. */
+static uint32_t claim_fds(pvu_session *session, size_t last, int32_t *fds, uint32_t room)
+{
+    uint32_t claimed = 0;
+    size_t n = 0;
+
+    for (; n < session->rx_fd_count && session->rx_fds[n].end <= last; n++) {
+        if (claimed < room)
+            fds[claimed++] = session->rx_fds[n].fd;
+        else
+            close(session->rx_fds[n].fd);
+    }
+    session->rx_fd_count -= n;
+    memmove(session->rx_fds, session->rx_fds + n, session->rx_fd_count * sizeof(session->rx_fds[0]));
+    return claimed;
+}
+
+/* Serving */
+
+static int hand_over(pvu_session *session, const wire_header *header, pvu_event *event)
+{
+    if (session->device->ring_count)
+        return access_doorbells(session, event);
+    /* The one slot for a descriptor must be free for the reply, and there must be room for it. */
+    if (session->tx_fd >= 0 || session->tx_tail - session->tx_head > TX_SIZE - TX_FOR_PYTHON)
+        return ACCESS_BLOCKED;
+    event->token = session->token;
+    event->data = (uint64_t)(uintptr_t)(session->rx + session->rx_head);
+    event->size = header->size;
+    event->fd_count = claim_fds(session, session->rx_head + header->size, event->fds, PVU_MAX_FDS);
+    session->rx_head += header->size;
+    session->owed = true;
+    return PVU_MESSAGE;
+}
+
+static int serve_message(pvu_session *session, const wire_header *header, pvu_event *event)
+{
+    size_t last = session->rx_head + header->size;
+    uint32_t type = header->flags & F_TYPE_MASK;
+    bool access = header->command == CMD_REGION_READ || header->command == CMD_REGION_WRITE ||
+                  header->command == CMD_REGION_WRITE_MULTI;
+    int result;
+
+    if (!access || type != F_COMMAND || !session->negotiated)
+        return hand_over(session, header, event);
+    result = access_message(session, header, session->rx + session->rx_head + sizeof(*header), event);
+    if (result == ACCESS_DONE) {
+        if (session->rx_fd_count)
+            claim_fds(session, last, NULL, 0);
+        session->rx_head = last;
+    }
+    return result;
+}
+
+int session_serve(pvu_session *session, pvu_event *event)
+{
+    wire_header header;
+    int result = PVU_NONE;
+
+    while (result == PVU_NONE && !session->over && !session->owed) {
+        size_t unread = session->rx_tail - session->rx_head;
+
+        if (unread < sizeof(header))
+            break;
+        memcpy(&header, session->rx + session->rx_head, sizeof(header));
+        if (header.size < sizeof(header) || header.size > PVU_MAX_MESSAGE ||
+            (header.flags & F_TYPE_MASK) > F_REPLY) {
+            end(session, EPROTO);
+            break;
+        }
+        if (unread < header.size)
+            break;
+        result = serve_message(session, &header, event);
+        if (result == ACCESS_BLOCKED) {
+            size_t before = session->tx_tail - session->tx_head;
+
+            if (!session_flush(session) || session->tx_tail - session->tx_head == before)
+                break;
+            result = PVU_NONE;
+        }
+    }
+    if (session->rx_head == session->rx_tail && !session->owed)
+        session->rx_head = session->rx_tail = 0;
+    session->blocked = result == ACCESS_BLOCKED;
+    session_flush(session);
+    if (result <= PVU_NONE)
+        result = session->device->ring_count ? access_doorbells(session, event) : PVU_NONE;
+    return result;
+}
+
+/* Sending */
+
+/* Moves what waits, and what is reserved, to the front. */
+static void compact_tx(pvu_session *session)
+{
+    memmove(session->tx, session->tx + session->tx_head,
+            session->tx_tail - session->tx_head + session->tx_reserved);
+    session->tx_fd_at -= session->tx_head;
+    session->tx_tail -= session->tx_head;
+    session->tx_head = 0;
+}
+
+uint8_t *session_reserve(pvu_session *session, size_t size)
+{
+    size_t limit = TX_SIZE - TX_FOR_PYTHON;
+
+    if (session->tx_tail + size > limit) {
+        if (session->tx_tail - session->tx_head + size > limit)
+            return NULL;
+        compact_tx(session);
+    }
+    session->tx_reserved = size;
+    return session->tx + session->tx_tail;
+}
+
+void session_commit(pvu_session *session, size_t size)
+{
+    session->tx_tail += size;
+    session->tx_reserved = 0;
+}
+
+/*
+ * How much to send at once: whole messages, for QEMU's client wants each header in one piece, and a send of more than
+ * the kernel puts into one buffer could end, for a while, inside a header. A message with a descriptor goes alone.
+ */
+static size_t next_send(const pvu_session *session)
+{
+    size_t from = session->tx_head, to = from, stop = session->tx_tail;
+    wire_header header;
+
+    if (session->tx_rest)
+        return session->tx_rest;
+    if (session->tx_fd >= 0)
+        stop = from == session->tx_fd_at ? from + 1 : session->tx_fd_at;
+    do {
+        memcpy(&header, session->tx + to, sizeof(header));
+        if (to > from && to + header.size - from > TX_STEP)
+            break;
+        to += header.size;
+    } while (to < stop);
+    return to - from;
+}
+
+static ssize_t send_beside(int socket, void *data, size_t size, int fd)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(fd))] = { 0 };
+    struct iovec part = { .iov_base = data, .iov_len = size };
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+    };
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(fd));
+    memcpy(CMSG_DATA(rights), &fd, sizeof(fd));
+    return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+bool session_flush(pvu_session *session)
+{
+    while (session->tx_head < session->tx_tail && !session->over) {
+        bool beside = session->tx_fd >= 0 && session->tx_fd_at == session->tx_head;
+        uint8_t *data = session->tx + session->tx_head;
+        size_t size = next_send(session);
+        ssize_t sent = beside ? send_beside(session->fd, data, size, session->tx_fd)
+                              : send(session->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (sent < 0) {
+            if (errno != EAGAIN && errno != EINTR)
+                end(session, errno);
+            break;
+        }
+        if (beside) {
+            close(session->tx_fd);
+            session->tx_fd = -1;
+        }
+        session->tx_head += (size_t)sent;
+        session->tx_rest = size - (size_t)sent;
+    }
+    if (session->tx_head == session->tx_tail && !session->tx_reserved)
+        session->tx_head = session->tx_tail = 0;
+    if (!session->over)
+        poller_update(session->poller, session);
+    return !session->over;
+}
+
+/* What Python calls */
+
+pvu_session *pvu_session_new(pvu_poller *poller, pvu_device *device, int fd, uint32_t token)
+{
+    pvu_session *session = calloc(1, sizeof(*session));
+    uint8_t *buffers = mmap(NULL, RX_SIZE + TX_SIZE, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (session && buffers != MAP_FAILED) {
+        session->poller = poller;
+        session->device = device;
+        session->fd = fd;
+        session->token = token;
+        session->rx = buffers;
+        session->tx = buffers + RX_SIZE;
+        session->tx_fd = -1;
+        if (poller_add(poller, session) == 0)
+            return session;
+    }
+    if (buffers != MAP_FAILED)
+        munmap(buffers, RX_SIZE + TX_SIZE);
+    free(session);
+    close(fd);
+    return NULL;
+}
+
+void pvu_session_free(pvu_session *session)
+{
+    session_flush(session);
+    poller_remove(session->poller, session);
+    claim_fds(session, RX_SIZE, NULL, 0);
+    if (session->tx_fd >= 0)
+        close(session->tx_fd);
+    close(session->fd);
+    munmap(session->rx, RX_SIZE + TX_SIZE);
+    free(session);
+}
+
+void pvu_session_negotiated(pvu_session *session)
+{
+    session->negotiated = true;
+}
+
+int pvu_session_peer_left(const pvu_session *session)
+{
+    struct pollfd peer = { .fd = session->fd };
+
+    return session->over || (poll(&peer, 1, 0) == 1 && peer.revents & (POLLHUP | POLLERR));
+}
+
+int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size, int fd)
+{
+    if (session->over)
+        return -EPIPE;
+    if (session->tx_tail + session->tx_reserved + size > TX_SIZE)
+        compact_tx(session);
+    if (session->tx_tail + session->tx_reserved + size > TX_SIZE || (fd >= 0 && session->tx_fd >= 0))
+        return -ENOBUFS;
+    if (fd >= 0) {
+        session->tx_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (session->tx_fd < 0)
+            return -errno;
+        session->tx_fd_at = session->tx_tail;
+    }
+    memmove(session->tx + session->tx_tail + size, session->tx + session->tx_tail, session->tx_reserved);
+    memcpy(session->tx + session->tx_tail, message, size);
+    session->tx_tail += size;
+    if (!session->owed)
+        session_flush(session);
+    return 0;
+}
+
+void pvu_session_finish(pvu_session *session, int status)
+{
+    session->owed = false;
+    if (session->access.begun)
+        session->access.status = status;
+    poller_enqueue(session->poller, session);
+}
+
+void pvu_session_finish_read(pvu_session *session, uint64_t value)
+{
+    region_store(session->hook_region, session->hook_span, value);
+    pvu_session_finish(session, 0);
+}

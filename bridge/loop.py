@@ -1,0 +1,290 @@
+"""The hot path's place in an event loop.
+
+On a loop of its own (`run`, `HotPathEventLoop`) the hot path is the selector: while Python has nothing to do, the
+thread is in C, in `select`, and serves register accesses of all sessions; handlers run right there. On any other loop
+one epoll descriptor, watched by `add_reader`, stands for all sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import selectors
+import struct
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextvars import Context
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
+from weakref import WeakKeyDictionary
+
+from .hotpath._native import ffi, lib
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_NONE: int = lib.PVU_NONE
+_READY: int = lib.PVU_READY
+_READ: int = lib.PVU_READ
+_WRITE: int = lib.PVU_WRITE
+_MESSAGE: int = lib.PVU_MESSAGE
+_DOORBELLS: int = lib.PVU_DOORBELLS
+
+_EVENT = struct.Struct("=IIIIQQQQ")  # token, region, hook, events, offset, size, value, data
+_EVENT_FDS = struct.Struct("=I16i")
+
+_STEPS = 256  # events handled before the rest of the event loop gets its turn
+_IN, _OUT = 0x1, 0x4  # EPOLLIN, EPOLLOUT; what else comes means both
+
+
+class Served(Protocol):
+    """A session, as the poller tells it what happened."""
+
+    def on_read(self, region: int, hook: int, offset: int, size: int) -> None: ...
+    def on_write(self, region: int, hook: int, offset: int, size: int, value: int, data: int) -> None: ...
+    def on_message(self, message: bytes, fds: tuple[int, ...]) -> None: ...
+    def on_doorbells(self, rings: bytes) -> None: ...
+    def on_closed(self, error: int) -> None: ...
+
+
+class Poller:
+    """Serves the sessions of one event loop; `Poller.of(loop)` is the loop's."""
+
+    def __init__(self) -> None:
+        native = lib.pvu_poller_new()
+        if not native:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        self.native = ffi.gc(native, lib.pvu_poller_free)
+        self.ready: list[tuple[int, int]] = []
+        """Descriptors that are no session's, and ready: (fd, epoll events)."""
+        self._event = ffi.buffer(lib.pvu_poller_event(native))
+        self._sessions: dict[int, Served] = {}
+        self._next_token = 0
+
+    @staticmethod
+    def of(loop: asyncio.AbstractEventLoop) -> Poller:
+        """The poller of `loop`, made if it has none."""
+        if isinstance(loop, HotPathEventLoop):
+            return loop.selector.poller
+        poller = _pollers.get(loop)
+        if poller is None:
+            poller = _pollers[loop] = _GuestPoller()
+        return poller
+
+    def open(self, session: Served, device: Any, fd: int) -> Any:
+        """Serves `session` on socket `fd`, which is taken over; the session for the hot path."""
+        while self._next_token in self._sessions:
+            self._next_token = (self._next_token + 1) & 0xFFFFFFFF
+        token = self._next_token
+        self._next_token = (token + 1) & 0xFFFFFFFF
+        native = lib.pvu_session_new(self.native, device, fd, token)
+        if not native:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        self._sessions[token] = session
+        self._watch(len(self._sessions))
+        return native
+
+    def close(self, session: Served, native: Any) -> None:
+        """Ends a session, and closes its socket."""
+        self._sessions = {token: each for token, each in self._sessions.items() if each is not session}
+        lib.pvu_session_free(native)
+        self._watch(len(self._sessions))
+
+    def kick(self) -> None:
+        """Something is to be done that no descriptor tells of: an error in sending."""
+
+    def step(self, timeout: int) -> bool:
+        """Serves for up to `timeout` milliseconds (-1: no limit), until Python had something to do; was there any?"""
+        kind = lib.pvu_poller_next(self.native, timeout)
+        if kind == _NONE:
+            return False
+        token, region, hook, events, offset, size, value, data = _EVENT.unpack_from(self._event)
+        if kind == _READY:
+            self.ready.append((token, events))
+            return True
+        session = self._sessions[token]
+        if kind == _WRITE:
+            session.on_write(region, hook, offset, size, value, data)
+        elif kind == _READ:
+            session.on_read(region, hook, offset, size)
+        elif kind == _DOORBELLS:
+            session.on_doorbells(memory_at(data, size * 16))
+        elif kind == _MESSAGE:
+            count, *fds = _EVENT_FDS.unpack_from(self._event, _EVENT.size)
+            session.on_message(memory_at(data, size), tuple(fds[:count]))
+        else:
+            session.on_closed(value)
+        return True
+
+    def _watch(self, sessions: int) -> None:
+        """Called when there are more or fewer sessions."""
+
+
+def memory_at(address: int, size: int) -> bytes:
+    """A copy of the hot path's memory at `address`."""
+    return bytes(ffi.buffer(ffi.cast("char *", address), size))
+
+
+class _GuestPoller(Poller):
+    """A poller on a loop that is not its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watched = False
+
+    def kick(self) -> None:
+        asyncio.get_running_loop().call_soon(self._serve)
+
+    def _watch(self, sessions: int) -> None:
+        if self._watched == bool(sessions):
+            return
+        self._watched = bool(sessions)
+        loop = asyncio.get_running_loop()
+        if self._watched:
+            loop.add_reader(lib.pvu_poller_fd(self.native), self._serve)
+        else:
+            loop.remove_reader(lib.pvu_poller_fd(self.native))
+
+    def _serve(self) -> None:
+        for _ in range(_STEPS):
+            if not self.step(0):
+                return
+        self.kick()
+
+
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, _GuestPoller] = WeakKeyDictionary()
+
+
+class _Map(Mapping[Any, selectors.SelectorKey]):
+    def __init__(self, keys: dict[int, selectors.SelectorKey]) -> None:
+        self._keys = keys
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys[_fileno(fileobj)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (key.fileobj for key in self._keys.values())
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class HotPathSelector(selectors.BaseSelector):
+    """A selector that serves vfio-user sessions while it waits."""
+
+    def __init__(self) -> None:
+        self.poller = Poller()
+        self.inline = False
+        """Handle events one after another inside `select`, until `woken`; set by a loop that tells when that is."""
+        self.woken = False
+        self._keys: dict[int, selectors.SelectorKey] = {}
+        self._map = _Map(self._keys)
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """As `selectors.BaseSelector.register`."""
+        fd = _fileno(fileobj)
+        if fd in self._keys:
+            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        return self._set(fileobj, fd, events, data, known=False)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """As `selectors.BaseSelector.modify`."""
+        key = self.get_key(fileobj)
+        return self._set(fileobj, key.fd, events, data, known=True)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """As `selectors.BaseSelector.unregister`."""
+        key = self.get_key(fileobj)
+        del self._keys[key.fd]
+        lib.pvu_poller_watch(self.poller.native, key.fd, 0, True)  # fails when it is closed already, which is as good
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """As `selectors.BaseSelector.select`; sessions are served meanwhile."""
+        poller = self.poller
+        wait = -1 if timeout is None else max(math.ceil(timeout * 1000), 0)
+        deadline = None if timeout is None or wait == 0 else time.monotonic() + timeout
+        self.woken = False
+        for _ in range(_STEPS):
+            if not poller.step(wait) or self.woken or not self.inline:
+                break
+            if poller.ready:
+                wait = 0
+            elif deadline is not None:
+                wait = max(math.ceil((deadline - time.monotonic()) * 1000), 0)
+        found = []
+        for fd, events in poller.ready:
+            key = self._keys.get(fd)
+            if key is not None:
+                ready = (selectors.EVENT_READ if events & ~_OUT else 0) | (
+                    selectors.EVENT_WRITE if events & ~_IN else 0
+                )
+                found.append((key, ready & key.events))
+        poller.ready.clear()
+        return found
+
+    def close(self) -> None:
+        """As `selectors.BaseSelector.close`."""
+        for fd in list(self._keys):
+            self.unregister(fd)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """As `selectors.BaseSelector.get_map`."""
+        return self._map
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """As `selectors.BaseSelector.get_key`."""
+        try:
+            return self._keys[_fileno(fileobj)]
+        except KeyError:
+            raise KeyError(f"{fileobj!r} is not registered") from None
+
+    def _set(self, fileobj: Any, fd: int, events: int, data: Any, *, known: bool) -> selectors.SelectorKey:
+        if not events or events & ~(selectors.EVENT_READ | selectors.EVENT_WRITE):
+            raise ValueError(f"events must be EVENT_READ, EVENT_WRITE or both, not {events!r}")
+        wanted = (_IN if events & selectors.EVENT_READ else 0) | (_OUT if events & selectors.EVENT_WRITE else 0)
+        status = lib.pvu_poller_watch(self.poller.native, fd, wanted, known)
+        if status < 0:
+            raise OSError(-status, os.strerror(-status))
+        self._keys[fd] = key = selectors.SelectorKey(fileobj, fd, events, data)
+        return key
+
+
+def _fileno(fileobj: Any) -> int:
+    fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+    if fd < 0:
+        raise ValueError(f"file descriptor must be at least 0, not {fd}")
+    return fd
+
+
+class HotPathEventLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop that serves vfio-user sessions while it waits."""
+
+    def __init__(self) -> None:
+        self.selector = HotPathSelector()
+        super().__init__(self.selector)
+        self.selector.inline = True
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+    ) -> asyncio.Handle:
+        """As `asyncio.loop.call_soon`; ends `select`, if that is where it is called from."""
+        self.selector.woken = True
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: Unpack[Ts],
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As `asyncio.loop.call_at`; ends `select`, if that is where it is called from."""
+        self.selector.woken = True
+        return super().call_at(when, callback, *args, context=context)
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """As `asyncio.run`, on a `HotPathEventLoop`."""
+    with asyncio.Runner(debug=debug, loop_factory=HotPathEventLoop) as runner:
+        return runner.run(main)

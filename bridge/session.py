@@ -1,0 +1,178 @@
+"""One client's connection: what the hot path leaves to Python. Control messages, handlers, and our own requests."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from . import wire
+from .control import Control, Reply
+from .endpoint import Endpoint
+from .hotpath._native import lib
+from .log import logger
+from .loop import Poller, memory_at
+
+_RING = struct.Struct("=IIQ")  # hook, region, value
+
+
+class Session:
+    """A client at work on `endpoint`, over `connection`, which is taken over; `left` is called when it is gone."""
+
+    def __init__(self, endpoint: Endpoint, connection: socket.socket, poller: Poller, left: Callable[[], None]) -> None:
+        self._endpoint = endpoint
+        self._poller = poller
+        self._left = left
+        self._control = Control(endpoint)
+        self._hooks = [endpoint.regions[n].hooks if n in endpoint.regions else [] for n in range(wire.NUM_REGIONS)]
+        self._pending: dict[int, asyncio.Future[bytes]] = {}
+        self._next_id = 0
+        self._device = endpoint.native()
+        self._native: Any = poller.open(self, self._device, connection.detach())
+
+    def peer_left(self) -> bool:
+        """Has the client hung up, be there still messages of it or not?"""
+        return self._native is None or bool(lib.pvu_session_peer_left(self._native))
+
+    def close(self) -> None:
+        """Disconnects the client; its maps and interrupts are dropped."""
+        if self._native is None:
+            return
+        native, self._native = self._native, None
+        self._poller.close(self, native)
+        self._endpoint.memory.disconnect()
+        self._endpoint.interrupts.drop()
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError(errno.ECONNRESET, "the client left"))
+        self._pending.clear()
+        self._left()
+        if self._endpoint.on_disconnect is not None:
+            self._endpoint.on_disconnect()
+
+    async def request(self, command: wire.Command, body: bytes) -> bytes:
+        """Sends a request to the client; the body of its reply.
+
+        Raises:
+            OSError: the client's error; ENOBUFS when it does not read; ECONNRESET when it leaves.
+        """
+        if self._native is None:
+            raise ConnectionResetError(errno.ECONNRESET, "the client left")
+        while self._next_id in self._pending:
+            self._next_id = (self._next_id + 1) & 0xFFFF
+        message_id, self._next_id = self._next_id, (self._next_id + 1) & 0xFFFF
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._pending[message_id] = future
+        try:
+            self._send(wire.HEADER.pack(message_id, command, wire.HEADER.size + len(body), wire.COMMAND, 0) + body)
+            return await future
+        finally:
+            self._pending.pop(message_id, None)
+
+    def on_read(self, region: int, hook: int, offset: int, size: int) -> None:
+        """A read of a register with a handler: ask it, and let the hot path answer."""
+        entry = self._hooks[region][hook]
+        assert entry.on_read is not None
+        status = 0
+        try:
+            value = entry.on_read(offset, size)
+            if value is not None:
+                if value >> 8 * entry.length:
+                    raise ValueError(f"value must be an integer of {8 * entry.length} bits, not {value:#x}")
+                if entry.length <= 8 and self._native is not None:
+                    lib.pvu_session_finish_read(self._native, value)
+                    return
+                memory = self._endpoint.regions[region].memory
+                memory[entry.offset : entry.offset + entry.length] = value.to_bytes(entry.length, "little")
+        except Exception:
+            status = errno.EIO
+            logger.exception("read of %d bytes in region %d at %#x failed", size, region, entry.offset + offset)
+        self._finish(status)
+
+    def on_write(self, region: int, hook: int, offset: int, size: int, value: int, data: int) -> None:
+        """A write to a register with a handler, already applied by its rules: tell it."""
+        entry = self._hooks[region][hook]
+        assert entry.on_write is not None
+        status = 0
+        if size > 8:
+            value = int.from_bytes(memory_at(data, size), "little")
+        try:
+            entry.on_write(offset, size, value)
+        except Exception:
+            status = errno.EIO
+            logger.exception(
+                "write of %d bytes in region %d at %#x, value %#x, failed", size, region, entry.offset + offset, value
+            )
+        self._finish(status)
+
+    def on_doorbells(self, rings: bytes) -> None:
+        """Doorbells were rung: tell each, in order."""
+        for hook, region, value in _RING.iter_unpack(rings):
+            entry = self._hooks[region][hook]
+            assert entry.ring is not None
+            try:
+                entry.ring(value)
+            except Exception:
+                logger.exception("doorbell in region %d at %#x, value %#x, failed", region, entry.offset, value)
+
+    def on_message(self, message: bytes, fds: tuple[int, ...]) -> None:
+        """A control message, or a reply to a request of ours."""
+        header = wire.HEADER.unpack_from(message)
+        body = message[wire.HEADER.size :]
+        if header.flags & wire.TYPE_MASK == wire.REPLY:
+            for fd in fds:
+                os.close(fd)
+            self._on_reply(header, body)
+        else:
+            reply = self._control.answer(header.command, body, fds)
+            if header.command == wire.Command.VERSION and not reply.error and self._native is not None:
+                lib.pvu_session_negotiated(self._native)
+                self._endpoint.memory.connect(self.request, self._control.max_transfer)
+            if not header.flags & wire.NO_REPLY:
+                self._reply(header, reply)
+            if self._control.refused:
+                self.close()
+        self._finish(0)
+
+    def on_closed(self, error: int) -> None:
+        """The connection is over."""
+        if error == errno.EPROTO:
+            logger.warning("disconnecting a client that sent a malformed message")
+        elif error:
+            logger.warning("lost a client: %s", os.strerror(error))
+        self.close()
+
+    def _on_reply(self, header: wire.Header, body: bytes) -> None:
+        future = self._pending.pop(header.message_id, None)
+        if future is None or future.done():
+            logger.debug("dropping a reply that nobody waits for: id %d", header.message_id)
+        elif header.flags & wire.ERROR:
+            future.set_exception(OSError(header.error, os.strerror(header.error)))
+        else:
+            future.set_result(body)
+
+    def _reply(self, header: wire.Header, reply: Reply) -> None:
+        flags = wire.REPLY | (wire.ERROR if reply.error else 0)
+        size = wire.HEADER.size + len(reply.body)
+        answer = wire.HEADER.pack(header.message_id, header.command, size, flags, reply.error) + reply.body
+        try:
+            self._send(answer, reply.fd)
+        except OSError as error:
+            logger.warning("disconnecting a client that cannot be answered: %s", error.strerror)
+            self.close()
+
+    def _send(self, message: bytes, fd: int | None = None) -> None:
+        if self._native is None:
+            return
+        status = lib.pvu_session_send(self._native, message, len(message), -1 if fd is None else fd)
+        if status < 0:
+            self._poller.kick()
+            raise OSError(-status, os.strerror(-status))
+
+    def _finish(self, status: int) -> None:
+        if self._native is not None:
+            lib.pvu_session_finish(self._native, status)
