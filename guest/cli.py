@@ -16,7 +16,7 @@ import click
 
 from ..bridge.errors import DefinitionError
 from .catalogue import SHIPPED, UnknownDevice, create_device
-from .errors import QemuError
+from .errors import MatrixError, QemuError
 from .machines import ConfigError, config_names, device_option, load_config
 from .provision.errors import ProvisionError
 
@@ -35,7 +35,7 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
-        except (ConfigError, UnknownDevice, DefinitionError, ProvisionError, QemuError) as error:
+        except (ConfigError, UnknownDevice, DefinitionError, ProvisionError, QemuError, MatrixError) as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
             if error.name and error.name.partition(".")[0] in ("jinja2", "msgspec", "qemu", "rich"):
@@ -103,6 +103,7 @@ def qemu(config: str, names: Sequence[str], cpu: str | None, only_print: bool, e
         pyvfio-user qemu el2 --device probe -- -kernel Image
     """
     machine = load_config(config)
+    devices = [] if only_print else [create_device(name) for name in names]
     from .provision.qemu import find_qemu
 
     program = find_qemu().require().path
@@ -112,7 +113,6 @@ def qemu(config: str, names: Sequence[str], cpu: str | None, only_print: bool, e
             click.echo(f"# first: pyvfio-user serve {shlex.quote(name)} --socket {shlex.quote(str(path))}", err=True)
         click.echo(shlex.join(machine.command(program, sockets, cpu=cpu, extra=extra)))
         return
-    devices = [create_device(name) for name in names]
 
     async def session() -> int:
         from .qemu import run_in_foreground

@@ -8,3 +8,7 @@ class QemuError(Exception):
 
     The message holds the exact command, quoted for a shell, and the console's last lines.
     """
+
+
+class MatrixError(RuntimeError):
+    """A run of the matrix ended without a result; the message says why, QEMU's command and console included."""

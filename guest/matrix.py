@@ -54,7 +54,7 @@ async def run_matrix(
 
     Raises:
         DefinitionError: There is no scheme with such a name.
-        RuntimeError: A run failed; the message has QEMU's command and console.
+        MatrixError: A run failed; the message has QEMU's command and console.
     """
     started = time.monotonic()
     jobs = plan_jobs(schemes or (*SCHEMES, ALL_PAIRS), cpus or DEFAULT_CPUS, faults)
@@ -71,9 +71,13 @@ async def run_matrix(
         finally:
             free.put_nowait(number)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(job)) for job in jobs]
-    results = [task.result() for task in tasks]
+    tasks = [asyncio.create_task(one(job)) for job in jobs]
+    try:
+        results = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
     return assemble(jobs, results, explicit=ALL_PAIRS in schemes, seconds=time.monotonic() - started)
 
 

@@ -21,6 +21,7 @@ from ..bridge.server import serve
 from ..devices.probe import Probe
 from ..devices.probe_map import Reg
 from .commander import Guest
+from .errors import MatrixError
 from .hello import Hello
 from .jobs import Job, JobResult, Progress, Runner
 from .lanes.el2 import El2Lane
@@ -100,7 +101,7 @@ async def run_in_process(job: Job, cpu_number: int | None, progress: Progress) -
     """Run a job in a process of its own, pinned to a CPU of this machine.
 
     Raises:
-        RuntimeError: It failed; the message says why, QEMU's command and console included.
+        MatrixError: It failed; the message says why, QEMU's command and console included.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -124,7 +125,7 @@ async def run_in_process(job: Job, cpu_number: int | None, progress: Progress) -
                 await process.wait()
                 return report.result
             else:
-                raise RuntimeError(report.why)
+                raise MatrixError(report.why)
         raise RuntimeError(
             f"the run with -cpu {job.cpu} must give a result, not end with status {await process.wait()}"
         )
