@@ -82,7 +82,7 @@ def _members(device_class: type, base: type) -> list[object]:
         if isinstance(member, Bar | Placed | Intx | Msi | MsiX) and (
             hasattr(base, name) or name in base.__annotations__
         ):
-            raise DefinitionError(f"name of a {type(member).__name__} must be one that Device does not use, not {name}")
+            raise DefinitionError(f"{name} must be a name that Device leaves free, not one that it uses itself")
     return list(named.values())
 
 

@@ -216,35 +216,6 @@ async def test_a_client_that_leaves_resets_the_device() -> None:
     assert (device.bar0.enable, device.memory.bus_master, device.memory.maps) == (0x11, False, 0)
 
 
-@pytest.mark.asyncio
-async def test_vectors_fire_only_their_own_kind() -> None:
-    device = Example()
-    async with attached(device) as client:
-        await client.config.enable_msi()
-        assert (device.interrupts.mode, len(device.msi), len(device.msix)) == ("msi", 4, 3)
-        assert not device.msix[2].fire()
-        assert device.msi[3].fire()
-        assert await client.msi[3].wait() == 1
-        await client.config.disable_msi()
-        await client.config.enable_msix()
-        assert not device.msi[3].fire()
-        assert device.msix[2].fire()
-        assert await client.msix[2].wait() == 1
-
-
-def test_a_vector_must_be_there() -> None:
-    with pytest.raises(IndexError, match=r"^msix vector must be 0 to 2, not 3$"):
-        Example().msix[3]
-
-
-@pytest.mark.asyncio
-async def test_msix_table_starts_masked_and_pending_bits_are_read_only() -> None:
-    async with attached(Example()) as client:
-        assert (await client.bars[1].read_bytes(0, 56)).hex() == ("00" * 12 + "01000000") * 3 + "00" * 8
-        await client.bars[1].write_bytes(0, b"\xff" * 56)
-        assert (await client.bars[1].read_bytes(0, 56)).hex() == ("fc" + "ff" * 11 + "01000000") * 3 + "00" * 8
-
-
 class Slow(Device):
     """Its doorbell copies by DMA, one call at a time."""
 
@@ -336,47 +307,3 @@ async def test_a_reset_cancels_handlers() -> None:
         await asyncio.wait_for(device.idle.wait(), 5)
         assert device.log[-2:] == ["begin 0.99", "end 0.99 b'\\x00\\x00\\x00\\x00'"]
         assert not {"end 0.1", "begin 0.2", "begin 0.3"} & {each[:9] for each in device.log}
-
-
-class Polled(Registers):
-    """Doorbells in pages."""
-
-    tail = Doorbell(0x0000, count=2, mapped=True, width=8)
-
-
-class Poller(Device):
-    """Looks at its doorbells; the second one's handler fails."""
-
-    identity = IDENTITY
-    bar0 = Bar(Polled, size=8 * KiB)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rings: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
-
-    @Polled.tail.rung
-    def ring(self, index: int, value: int) -> None:
-        self.rings.put_nowait((index, value))
-        if index == 1:
-            raise RuntimeError("cracked")
-
-
-@pytest.mark.asyncio
-async def test_mapped_doorbells_ring(caplog: pytest.LogCaptureFixture) -> None:
-    device = Poller()
-    async with attached(device) as client:
-        page = client.mapped(0).cast("Q")
-        page[512] = 0x1_0000_0001
-        assert await asyncio.wait_for(device.rings.get(), 5) == (1, 0x1_0000_0001)
-        page[0] = 5
-        assert await asyncio.wait_for(device.rings.get(), 5) == (0, 5)
-        assert device.bar0.tail == (5, 0x1_0000_0001)
-        await client.reset()
-        assert device.bar0.tail == (0, 0)
-        page[0] = 6
-        await client.config.set_memory_space(True)
-        assert await asyncio.wait_for(device.rings.get(), 5) == (0, 6)
-        page.release()
-    assert [record.getMessage() for record in caplog.records if record.name == "pyvfio_user.devices"] == [
-        "Poller: handler of Polled.tail[1] raised for value 0x100000001"
-    ]

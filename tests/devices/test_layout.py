@@ -266,16 +266,6 @@ def test_msix_needs_a_free_bar() -> None:
     assert refused(define) == "bar of MsiX must be named, not left out: no BAR is free for it"
 
 
-@pytest.mark.parametrize("vectors", [0, 3, 33, 64])
-def test_msi_vectors(vectors: int) -> None:
-    assert refused(lambda: Msi(vectors)) == f"vectors of Msi must be a power of two up to 32, not {vectors}"
-
-
-@pytest.mark.parametrize("vectors", [0, 2049])
-def test_msix_vectors(vectors: int) -> None:
-    assert refused(lambda: MsiX(vectors)) == f"vectors of MsiX must be 1 to 2048, not {vectors}"
-
-
 def test_one_of_each_interrupt() -> None:
     def define() -> None:
         class Wrong(Device):
@@ -360,3 +350,13 @@ def test_a_device_needs_an_identity() -> None:
         bar0 = Bar(Small, size=4 * KiB)
 
     assert refused(Nameless) == "identity of Nameless must be a PciId, not left out"
+
+
+def test_a_declaration_hides_nothing_of_the_device() -> None:
+    def define() -> None:
+        class Wrong(Device):
+            identity = IDENTITY
+            bar0 = Bar(size=4 * KiB)
+            memory = bar0.place(Memory(16), 0)  # type: ignore[assignment]
+
+    assert refused(define) == "memory must be a name that Device leaves free, not one that it uses itself"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from pyvfio_user.bridge.client import Client
+from pyvfio_user.bridge.loop import run
 from pyvfio_user.devices import upcase
 from pyvfio_user.devices.upcase import Upcase
 
@@ -61,6 +64,20 @@ async def test_no_dma_without_bus_mastering() -> None:
         await client.msix[0].wait()
         assert await client.bars[0].read(STATUS, 4) == 2
         assert bytes(client.memories[0].memory[:5]) == b"hello"
+
+
+@pytest.mark.parametrize("run_loop", [asyncio.run, run])
+def test_on_any_event_loop(run_loop: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    async def scenario() -> None:
+        async with attached(Upcase()) as client:
+            await client.config.enable_msi()
+            client.memories[0].memory[:5] = b"hello"
+            for _ in range(3):
+                await ring(client, RAM, 5)
+                await client.msi[0].wait()
+            assert bytes(client.memories[0].memory[:5]) == b"HELLO"
+
+    run_loop(scenario())
 
 
 def test_it_is_short_enough_to_teach() -> None:
