@@ -48,6 +48,8 @@ class Interrupts:
         }
         self.on_intx_status: Callable[[bool], None] | None = None
         """Called when the INTx line's state changes: the Interrupt Status bit of the config space."""
+        self.bus_master = True
+        """Bus Master Enable of the Command register; the config space sets it."""
         self._pba = pba
         self._eventfds: dict[IrqIndex, list[int | None]] = {index: [None] * n for index, n in self.counts.items()}
         self._enabled: dict[IrqIndex, bool] = dict.fromkeys(self.counts, False)
@@ -91,7 +93,9 @@ class Interrupts:
         return IrqFlag.EVENTFD
 
     def fire(self, vector: int = 0) -> bool:
-        """Raises an interrupt of the kind that the guest enabled; False when it enabled none.
+        """Raises an interrupt of the kind that the guest enabled; False when none was raised, for it enabled none.
+
+        MSI and MSI-X are memory writes: without bus mastering they are lost (PCIe 7.5.1.1.3).
 
         An MSI-X vector without an eventfd becomes pending instead. A guest that enabled fewer MSI vectors than the
         device has gets the higher ones as its last. INTx, which has no vectors, is asserted until the client's
@@ -104,6 +108,8 @@ class Interrupts:
         limit = max(self.counts[IrqIndex.MSIX], self.counts[IrqIndex.MSI], self.counts[IrqIndex.INTX])
         if not 0 <= vector < limit:
             raise IndexError(f"vector must be 0 to {limit - 1}, not {vector}")
+        if mode in ("msix", "msi") and not self.bus_master:
+            return False
         if mode == "msix":
             return self._fire_msix(vector)
         if mode == "msi":

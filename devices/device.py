@@ -80,6 +80,7 @@ class Device:
             on_reset=self._reset,
             on_disconnect=self._function_reset,
         )
+        self._config_changed()
 
     def on_reset(self) -> None:
         """Override to forget what the device keeps besides its registers.
@@ -100,7 +101,7 @@ class Device:
         return region
 
     def _config_changed(self) -> None:
-        self.memory.bus_master = self.config.bus_master
+        self.memory.bus_master = self.interrupts.bus_master = self.config.bus_master
         self.interrupts.intx_disabled = self.config.intx_disabled
         self._handlers.poll(self.config.memory_enabled)
 

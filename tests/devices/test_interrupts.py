@@ -69,3 +69,21 @@ async def test_a_vector_without_an_eventfd_is_pending() -> None:
         assert await client.bars[0].read(48, 4) == 1 << 2
         await client.reset()
         assert await client.bars[0].read(48, 4) == 0
+
+
+@pytest.mark.asyncio
+async def test_messages_need_bus_mastering_and_intx_does_not() -> None:
+    device = Example()
+    async with attached(device) as client:
+        await client.config.set_bus_master(False)
+        await client.intx.enable()
+        assert device.interrupts.fire()
+        assert client.intx[0].take() == 1
+        await client.config.enable_msix()
+        assert not device.interrupts.fire(1)
+        await client.config.disable_msix()
+        await client.config.enable_msi()
+        assert not device.interrupts.fire(1)
+        await client.config.set_bus_master(True)
+        assert device.interrupts.fire(1)
+        assert client.msi[1].take() == 1

@@ -1,4 +1,4 @@
-"""What type checkers make of the descriptors: `assert_type` is checked when mypy reads this file, and runs as nothing."""
+"""What type checkers make of the descriptors: mypy checks each `assert_type`, which does nothing when it runs."""
 
 from __future__ import annotations
 
