@@ -51,8 +51,6 @@ void print(const char *format, ...)
     va_end(list);
 }
 
-_Noreturn void psci_off(void);
-
 _Noreturn void leave(enum exit_code code)
 {
     const uint64_t arguments[2] = { 0x20026, code }; /* ADP_Stopped_ApplicationExit */

@@ -44,8 +44,11 @@ struct call {
     uint64_t level, vector;            /* out: 1 or 2, and the vector's number (offset / 0x80) */
 };
 void enter(struct call *call);
+_Noreturn void psci_off(void);
 
-#define SPSR_EL(el) (0x3c0u | ((el) == 0 ? 0 : (el) << 2 | 1)) /* D, A, I, F masked; EL1h, EL2h */
+/* EL0t, EL1h or EL2h with D, A and F masked. IRQs are the watchdog's. */
+#define SPSR_EL(el) (0x340u | ((el) == 0 ? 0 : (el) << 2 | 1))
+#define SPSR_NO_IRQ 0x80u
 #define EL_OF_SPSR(spsr) ((unsigned)((spsr) >> 2 & 3))
 #define EC_OF(esr) ((unsigned)((esr) >> 26 & 0x3f))
 #define EC_UNKNOWN 0x00
@@ -77,6 +80,13 @@ static inline void write32(uint64_t address, uint32_t value)
 {
     __asm__ volatile("str %w0, [%1]" ::"r"(value), "r"(address) : "memory");
 }
+
+/* timer.c */
+void timer_start(void);
+int timer_available(void);
+void watchdog_arm(uint32_t milliseconds); /* an excursion that is still going on then is a panic */
+void watchdog_off(void);
+void sleep_for(uint32_t microseconds);
 
 /* mmu.c */
 void mmu_start(void);

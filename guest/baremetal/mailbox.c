@@ -28,21 +28,14 @@ static uint32_t command(uint32_t command, const void *buffer, uint32_t length)
     fail(EXIT_TRANSPORT, status == PROBE_MAILBOX_REFUSED ? "mailbox refused" : "the probe does not answer any more");
 }
 
-static void pause(uint64_t microseconds)
-{
-    uint64_t end = read_sysreg(cntvct_el0) + microseconds * read_sysreg(cntfrq_el0) / 1000000;
-
-    while (read_sysreg(cntvct_el0) < end)
-        __asm__ volatile("yield");
-}
-
 static uint32_t fetch(void *buffer)
 {
-    uint64_t wait = 0;
+    uint32_t microseconds = 0;
 
     while (command(PROBE_MAILBOX_FETCH, buffer, 0) == PROBE_MAILBOX_EMPTY) {
-        pause(wait);
-        wait = wait < 1000 ? wait + 20 : 1000; /* do not keep an idle host busy */
+        if (microseconds)
+            sleep_for(microseconds);
+        microseconds = microseconds < 2000 ? microseconds + 20 : 2000; /* do not keep an idle host busy */
     }
     return read32(registers + PROBE_MAILBOX_LENGTH);
 }

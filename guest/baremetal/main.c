@@ -118,6 +118,7 @@ _Noreturn void main(void)
     const struct header *header = (const void *)in;
     const struct transport *transport;
 
+    timer_start();
     mmu_start();
     print("pyvfio-user guest: EL2, MIDR %lx, FWB %s\n", read_sysreg(midr_el1),
           read_sysreg(id_aa64mmfr2_el1) >> 40 & 15 ? "yes" : "no");

@@ -26,6 +26,7 @@
 static const uint8_t types[8] = { 0x00, 0x04, 0x08, 0x0c, 0x44, 0xbb, 0xff, 0xf0 };
 
 #define HCR_VM (1ull << 0)
+#define HCR_IMO (1ull << 4)
 #define HCR_RW (1ull << 31)
 #define HCR_APK (1ull << 40)
 #define HCR_API (1ull << 41)
@@ -164,7 +165,8 @@ static void start_stage2(int fwb)
     s2_l1[1] = RAM_BASE | VALID | ACCESS_FLAG | INNER_SHAREABLE | S2_READ_WRITE | S2_MEMATTR(fwb ? 7 : 15);
     write_sysreg(VTTBR_EL2, s2_l1);
     write_sysreg(vtcr_el2, 25 | 1 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | physical_range() << 16 | 1ull << 31);
-    write_sysreg(hcr_el2, HCR_VM | HCR_RW | HCR_APK | HCR_API | HCR_ATA | (fwb ? HCR_FWB : 0));
+    write_sysreg(hcr_el2, HCR_VM | HCR_RW | HCR_APK | HCR_API | HCR_ATA | (fwb ? HCR_FWB : 0) |
+                              (timer_available() ? HCR_IMO : 0));
 }
 
 void mmu_start(void)

@@ -9,6 +9,7 @@ _Noreturn void panic(uint64_t vector);
 
 _Noreturn void panic(uint64_t vector)
 {
+    watchdog_off();
     static const char *const kinds[] = { "synchronous", "IRQ", "FIQ", "SError" };
 
     print("\npyvfio-user guest: PANIC: unexpected %s exception at EL%s, vector %u\n", kinds[vector & 3],
@@ -24,6 +25,11 @@ _Noreturn void panic(uint64_t vector)
 
 _Noreturn void unexpected(const struct call *call, const char *what)
 {
+    static int again;
+
+    watchdog_off();
+    if (again++)
+        psci_off();
     print("\npyvfio-user guest: PANIC: %s: exception from EL%u taken to EL%u, vector %u\n", what,
           EL_OF_SPSR(call->from_spsr), (unsigned)call->level, (unsigned)call->vector);
     print("ESR %lx ELR %lx FAR %lx SPSR %lx\n", call->esr, call->elr, call->far, call->from_spsr);
@@ -34,7 +40,7 @@ _Noreturn void unexpected(const struct call *call, const char *what)
 /* Runs a stub at EL2: 0, or the ESR of its fault. */
 static uint64_t guarded(const char *stub, uint64_t x0, uint64_t x1, uint64_t x2)
 {
-    struct call call = { .pc = (uint64_t)stub, .spsr = SPSR_EL(2), .x = { x0, x1, x2 } };
+    struct call call = { .pc = (uint64_t)stub, .spsr = SPSR_EL(2) | SPSR_NO_IRQ, .x = { x0, x1, x2 } };
 
     enter(&call);
     if (call.level != 2 || call.vector != 4)

@@ -4,6 +4,10 @@
 
 #define PATTERN 128
 
+/* So many experiments must be over in this time. A slow device may take seconds for one access. */
+#define WATCHED 64
+#define WATCH_MS 30000
+
 /* The operations' data: x1 points here, and what they load goes behind it. */
 static SHARED struct {
     uint64_t pattern[PATTERN / 8];
@@ -26,7 +30,7 @@ static void judge(const struct call *call, const struct code *code, struct resul
 {
     result->flags |= EL_OF_SPSR(call->from_spsr);
     if (call->vector != 4 && call->vector != 8)
-        unexpected(call, "exception that is not synchronous");
+        unexpected(call, call->vector % 4 == 1 ? "the access does not end" : "exception that is not synchronous");
     if (EC_OF(call->esr) == EC_SVC) {
         if (call->elr != code->done)
             unexpected(call, "SVC that is not the operation's own");
@@ -125,8 +129,12 @@ uint32_t run(const struct run_entry *entries, uint32_t count, void *answer)
     struct context *context = answer;
     struct result *results = (struct result *)(context + 1);
 
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        if (i % WATCHED == 0)
+            watchdog_arm(WATCH_MS);
         run_one(&entries[i], &results[i]);
+    }
+    watchdog_off();
     mmu_context(context);
     return (uint32_t)(sizeof *context + count * sizeof *results);
 }

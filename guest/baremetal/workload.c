@@ -96,17 +96,20 @@ uint32_t workload(const struct workload *w, struct pushed *pushed)
     push.barrier = w->barrier;
     push.pushed = 0;
     start = read_sysreg(cntvct_el0);
+    watchdog_arm(30000 + (w->count < 100000 ? w->count : 100000) * 10);
     enter(&call);
+    watchdog_off();
     *pushed = (struct pushed){
         .pushed = push.pushed,
         .ran_at = (uint16_t)EL_OF_SPSR(call.from_spsr),
         .ticks = read_sysreg(cntvct_el0) - start,
     };
-    if (EC_OF(call.esr) == EC_SVC)
+    int synchronous = call.vector == 4 || call.vector == 8;
+    if (synchronous && EC_OF(call.esr) == EC_SVC)
         return sizeof *pushed;
-    if (call.elr < (uint64_t)push_start || call.elr >= (uint64_t)push_end ||
+    if (!synchronous || call.elr < (uint64_t)push_start || call.elr >= (uint64_t)push_end ||
         (EC_OF(call.esr) != EC_DABT_LOWER && EC_OF(call.esr) != EC_DABT_SAME))
-        unexpected(&call, "push loop");
+        unexpected(&call, call.vector % 4 == 1 ? "the push loop does not end" : "exception in the push loop");
     pushed->status = STATUS_FAULT;
     pushed->level = (uint8_t)call.level;
     pushed->esr = call.esr;
