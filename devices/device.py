@@ -47,6 +47,8 @@ class Device:
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         identity = getattr(cls, "identity", None)
+        if not isinstance(identity, PciId | None):
+            raise DefinitionError(f"identity of {cls.__name__} must be a PciId, not {identity!r}")
         cls._layout = None if identity is None else layout_of(cls, Device, identity)
 
     def __init__(self) -> None:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final, Literal, Self, overload
 
 from ..bridge.errors import DefinitionError
 from ..bridge.regions import Rules
+from .element import Element
 from .handlers import RingHandlerT, attach_handler
 from .piece import PAGE, Area
-from .registers import Element, Registers
 
 if TYPE_CHECKING:
     from ..bridge.regions import Region
     from .handlers import Handlers
+    from .registers import Registers
 
 
 _FORMATS: Final[dict[int, Literal["B", "H", "I", "Q"]]] = {1: "B", 2: "H", 4: "I", 8: "Q"}

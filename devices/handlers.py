@@ -20,7 +20,7 @@ from ..bridge.errors import DefinitionError
 from .polling import DoorbellPoller
 
 if TYPE_CHECKING:
-    from .registers import Element
+    from .element import Element
 
 logger = logging.getLogger("pyvfio_user.devices")
 

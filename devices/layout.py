@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from ..bridge.config_image import BarShape, MsixShape, PciId
 from ..bridge.errors import DefinitionError
 from .bar import Bar, Placed
+from .element import Element
 from .handlers import Hook, collect_hooks
 from .interrupts import Intx, Msi, MsiX
 from .piece import PAGE, Area, check_areas
-from .registers import Element, Registers
+from .registers import Registers
 
 T = TypeVar("T")
 

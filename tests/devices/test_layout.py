@@ -360,3 +360,11 @@ def test_a_declaration_hides_nothing_of_the_device() -> None:
             memory = bar0.place(Memory(16), 0)  # type: ignore[assignment]
 
     assert refused(define) == "memory must be a name that Device leaves free, not one that it uses itself"
+
+
+def test_an_identity_is_a_pci_id() -> None:
+    def define() -> None:
+        class Wrong(Device):
+            identity = (0x1234, 0x5678)  # type: ignore[assignment]
+
+    assert refused(define) == "identity of Wrong must be a PciId, not (4660, 22136)"
