@@ -114,6 +114,10 @@ async def serve_device(request: pytest.FixtureRequest) -> AsyncIterator[ServeDev
 
         async def factory(device: Device) -> Served:
             path = folder / f"{len(evidence.devices)}.sock"
+            bars = [device.endpoint.regions[index] for index in range(6) if index in device.endpoint.regions]
+            if not any(bar.records for bar in bars):
+                for bar in bars:
+                    bar.record_all()
             server = await stack.enter_async_context(serve(device, path))
             evidence.devices.append(device)
             return Served(device, path, server)

@@ -32,11 +32,11 @@ class Evidence:
         for device in self.devices:
             recorder = device.endpoint.recorder
             transactions = recorder.drain()
-            lines = [str(transaction) for transaction in transactions[-_LAST:]] or ["(none)"]
+            lines = [str(transaction) for transaction in transactions[-_LAST:]]
             title = (
                 f"{type(device).__name__}: the last {len(lines)} of {len(transactions) + recorder.dropped} transactions"
             )
-            found.append((title, "\n".join(lines)))
+            found.append((title, "\n".join(lines or ["(none since the test last took them)"])))
         return found
 
 

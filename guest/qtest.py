@@ -94,19 +94,23 @@ class QtestMachine(Qtest):
 async def qtest_machine(command: Sequence[str], *, timeout: float = 60.0) -> AsyncIterator[QtestMachine]:
     """Start `command`, which must select the qtest accelerator, for at most `timeout` seconds, and connect to it."""
     directory = Path(tempfile.mkdtemp(prefix="pyvfio-user-qtest-"))
-    connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
-    connected = asyncio.get_running_loop().create_future()
-    server = await asyncio.start_unix_server(
-        lambda reader, writer: connected.set_result((reader, writer)), directory / "qtest", limit=_LIMIT
-    )
+    streams: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    connected = asyncio.Event()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        streams.append((reader, writer))
+        connected.set()
+
+    server = await asyncio.start_unix_server(accept, directory / "qtest", limit=_LIMIT)
     try:
         options = ["-qtest", f"unix:{directory / 'qtest'}", "-qtest-log", "none"]
         async with Qemu([*command, *options], timeout=timeout) as vm:
-            reader, writer = await vm.bounded(connected)
-            try:
-                yield QtestMachine(vm, reader, writer)
-            finally:
-                writer.close()
+            await vm.bounded(connected.wait())
+            yield QtestMachine(vm, *streams[0])
     finally:
+        for _, writer in streams:
+            writer.close()
+            with contextlib.suppress(OSError):  # QEMU has ended: its end of the connection may have been reset
+                await writer.wait_closed()
         server.close()
         shutil.rmtree(directory, ignore_errors=True)

@@ -39,7 +39,9 @@ def test_a_table_of_what_is_found() -> None:
 
 
 def test_what_is_missing_comes_with_its_remedy() -> None:
-    complete, text = printed([Finding("QEMU", "", "", "install it", ("/usr/bin/q must be QEMU 10.1 or newer, not 7.2",))])
+    complete, text = printed(
+        [Finding("QEMU", "", "", "install it", ("/usr/bin/q must be QEMU 10.1 or newer, not 7.2",))]
+    )
     assert not complete
     assert text.splitlines()[-2:] == [
         "QEMU, passed over: /usr/bin/q must be QEMU 10.1 or newer, not 7.2",

@@ -9,6 +9,7 @@ import pytest
 
 from pyvfio_user.guest.machines import ConfigError, config_names, device_option, load_config, parse_config
 
+NO_COMMAND = "x.cfg: its comments must hold a line `#$ qemu-system-aarch64 -readconfig FILE OPTION...`"
 DEVICE = '{"driver": "vfio-user-pci", "socket": {"type": "unix", "path": "/run/a.sock"}}'
 
 
@@ -68,8 +69,8 @@ def test_a_config_of_ones_own_may_have_other_devices_and_properties(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[machine]\n", "x.cfg: its comments must hold a line `#$ qemu-system-aarch64 -readconfig FILE OPTION...`"),
-        ("#$ qemu -M virt\n", "x.cfg: its comments must hold a line `#$ qemu-system-aarch64 -readconfig FILE OPTION...`"),
+        ("[machine]\n", NO_COMMAND),
+        ("#$ qemu -M virt\n", NO_COMMAND),
         ("#$ qemu '\n", "x.cfg: the command in its `#$ ` comments must be well quoted: No closing quotation"),
         ("#$ qemu -readconfig x.cfg -device vfio-user-pci\n",
          "x.cfg: the argument of -device must be JSON: Expecting value: line 1 column 1 (char 0)"),

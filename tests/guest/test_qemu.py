@@ -110,7 +110,7 @@ async def test_qemu_that_is_killed(command: list[str]) -> None:
 @pytest.mark.asyncio
 async def test_an_error_that_passes_through_takes_the_command_along(command: list[str]) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
-        async with Qemu(command) as vm:
+        async with Qemu(command):
             raise ZeroDivisionError
     (note,) = caught.value.__notes__
     assert note.splitlines()[0] == "QEMU's command:"

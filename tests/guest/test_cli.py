@@ -1,0 +1,244 @@
+"""The command line: what it prints, how it refuses a mistake, and that nothing is left after Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pyvfio_user.bridge.client import Client
+from pyvfio_user.guest.cli import main
+from pyvfio_user.guest.machines import device_option, load_config
+from pyvfio_user.guest.provision.qemu import find_qemu
+
+from .fake_debian import script
+
+PROGRAM = [sys.executable, "-c", "from pyvfio_user.guest.cli import main; main(prog_name='pyvfio-user')"]
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="pyvfio-user")
+
+
+@asynccontextmanager
+async def program(*arguments: str, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command line in a process group of its own, with `folder` for its temporary files; killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *PROGRAM,
+        *arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def line_with(process: asyncio.subprocess.Process, text: str) -> str:
+    """The next line that has the text in it."""
+    assert process.stdout is not None
+    while line := (await asyncio.wait_for(process.stdout.readline(), 30)).decode():
+        if text in line:
+            return line.rstrip("\n")
+    raise AssertionError(f"{text!r} was never printed")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="pvu-") as name:
+        yield Path(name)
+
+
+def test_help_lists_the_commands() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    commands = [line.split()[0] for line in result.output.partition("Commands:\n")[2].splitlines()]
+    assert commands == ["doctor", "machines", "matrix", "qemu", "serve", "setup"]
+
+
+@pytest.mark.parametrize("command", ["doctor", "machines", "matrix", "qemu", "serve", "setup"])
+def test_every_command_has_help(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: pyvfio-user {command}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("serve nothing --socket s", "device must be one of probe, upcase, or MODULE:CLASS, not nothing"),
+        ("serve no_such_module:X --socket s",
+         "device must be in a module that can be imported, not no_such_module:X: No module named 'no_such_module'"),
+        ("serve json:JSONDecoder --socket s", "device must be a class derived from Device, not json:JSONDecoder"),
+        ("serve json:Nothing --socket s", "device must be a class derived from Device, not json:Nothing"),
+        ("serve upcase --socket /no/such/folder/s", "cannot serve on /no/such/folder/s: No such file or directory"),
+        (f"serve upcase --socket /{'x' * 120}", f"cannot serve on /{'x' * 120}: AF_UNIX path too long"),
+        ("qemu el9", "machine must be one of el2, el2-no-fwb, qtest, or a readable file, "
+                     "not el9 (No such file or directory)"),
+        ("qemu qtest --device nothing", "device must be one of probe, upcase, or MODULE:CLASS, not nothing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(arguments: str, message: str) -> None:
+    result = invoke(*arguments.split())
+    assert result.output == f"Error: {message}\n"
+    assert result.exit_code == 1
+
+
+def test_serving_on_a_file_that_is_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = invoke("serve", "upcase", "--socket", str(tmp_path / "file"))
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: cannot serve on {tmp_path / 'file'}: ")
+    assert (tmp_path / "file").exists()
+
+
+def test_the_machines_are_listed_with_their_files() -> None:
+    result = invoke("machines")
+    assert [line.split("\t") for line in result.output.splitlines()] == [
+        [name, str(load_config(name).path)] for name in ("el2", "el2-no-fwb", "qtest")
+    ]
+
+
+def test_print_shows_the_command_and_starts_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "--device",
+        "probe",
+        "-d",
+        "my.device:Mine",
+        "--cpu",
+        "neoverse-n2",
+        "--print",
+        "--",
+        "-kernel",
+        "an image",
+    ]
+    result = invoke("qemu", "el2", *options)
+    assert result.exit_code == 0
+    sockets = [tmp_path / "probe.sock", tmp_path / "my.device.Mine.sock"]
+    expected = load_config("el2").command(
+        find_qemu().require().path, sockets, cpu="neoverse-n2", extra=["-kernel", "an image"]
+    )
+    assert shlex.split(result.stdout) == expected
+    assert result.stderr == (
+        f"# first: pyvfio-user serve probe --socket {sockets[0]}\n"
+        f"# first: pyvfio-user serve my.device:Mine --socket {sockets[1]}\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_qemu_the_remedy_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("QEMU_SYSTEM_AARCH64", raising=False)
+    result = invoke("qemu", "el2")
+    assert result.exit_code == 1
+    first, remedy = result.output.splitlines()
+    assert first == (
+        f"Error: no QEMU with vfio-user-pci was found in $QEMU_SYSTEM_AARCH64, on PATH or in {tmp_path}/pyvfio-user"
+    )
+    assert remedy.startswith("  what to do: run `pyvfio-user setup`, or install QEMU 10.1 or newer")
+    assert invoke("doctor").exit_code == 1
+
+
+def test_doctor_is_content_with_this_machine() -> None:
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    assert str(find_qemu().require().path) in result.output
+
+
+def test_setup_says_what_it_found_unless_quiet() -> None:
+    qemu = find_qemu().require()
+    assert invoke("setup").output.splitlines()[0] == f"QEMU {qemu.version}: {qemu.path}"
+    assert invoke("setup", "--quiet").output == ""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_served_device_can_be_attached_and_goes_with_its_socket(
+    number: signal.Signals, status: int, folder: Path
+) -> None:
+    path = folder / "device.sock"
+    async with program("serve", "upcase", "--socket", str(path), folder=folder) as process:
+        assert await line_with(process, "serving") == f"serving upcase on {path}; to attach it, give QEMU:"
+        option = await line_with(process, "-device")
+        assert shlex.split(option) == ["-device", device_option(path)]
+        async with Client.connect(path) as client:
+            assert await client.config.read(0, 4) == 0x11CA1234
+        process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), 10) == status
+        assert process.stdout is not None and await process.stdout.read() == b""
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_a_device_of_ones_own_is_found_in_the_current_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "mine.py").write_text("from pyvfio_user.devices.upcase import Upcase\nclass Mine(Upcase): pass\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    async with program("serve", "mine:Mine", "--socket", "s", folder=folder) as process:
+        await line_with(process, "serving mine:Mine on s;")
+        async with Client.connect(folder / "s") as client:
+            assert await client.config.read(0, 4) == 0x11CA1234
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("group", [True, False], ids=["terminal", "only the command"])
+async def test_ctrl_c_ends_qemu_and_the_device(group: bool, folder: Path) -> None:
+    arguments = ["qemu", "el2", "--device", "upcase", "--", "-monitor", "none", "-S"]
+    async with program(*arguments, "-name", "x,process=pvu-ctrl-c", folder=folder) as process:
+        command = shlex.split((await line_with(process, "$ ")).removeprefix("$ "))
+        assert command[-2:] == ["-name", "x,process=pvu-ctrl-c"]
+        (path,) = folder.glob("pyvfio-user-*/0.sock")
+        assert command[-6] == device_option(path)
+        await attached(path)
+        if group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 10) == 130
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    assert list(folder.iterdir()) == []
+
+
+async def attached(path: Path) -> None:
+    """Wait until QEMU is the device's client: then a second client is refused."""
+    while True:
+        try:
+            async with Client.connect(path):
+                pass
+        except ConnectionError:
+            return
+
+
+@pytest.mark.asyncio
+async def test_the_exit_status_of_qemu_is_passed_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = (
+        'case "$1" in --version) echo QEMU version 11.0;; -device) echo \'name "vfio-user-pci"\';; *) exit 0;; esac'
+    )
+    qemu = script(tmp_path / "qemu", f'#!/bin/sh\ncase "$1" in -readconfig) exit 7;; esac\n{answers}\n')
+    monkeypatch.setenv("QEMU_SYSTEM_AARCH64", str(qemu))
+    async with program("qemu", "qtest", folder=folder) as process:
+        assert await asyncio.wait_for(process.wait(), 30) == 7
