@@ -45,7 +45,8 @@ EVIDENCE = pytest.StashKey[Evidence]()
 
 def evidence_of(request: pytest.FixtureRequest) -> Evidence:
     """Return the evidence of the test that `request` belongs to."""
-    return request.node.stash.setdefault(EVIDENCE, Evidence())
+    evidence: Evidence = request.node.stash.setdefault(EVIDENCE, Evidence())
+    return evidence
 
 
 def pytest_configure(config: pytest.Config) -> None:
