@@ -231,29 +231,35 @@ def qemu_transactions(op: Op, elements: tuple[Element, ...] | None = None) -> tu
     """The transactions that reach a trapped BAR under QEMU 11.1, in order (doorbell not included).
 
     The same for every memory type, as TCG models none; ``elements`` restricts it as in `Op.stored`. Byte elements of
-    one vector instruction travel as eights, DC ZVA as single bytes.
+    one vector instruction and the halves of a 32-bit pair travel as eights, DC ZVA as single bytes; a store-exclusive
+    reads before it writes.
     """
     pieces: list[Piece] = []
-    run: list[Element] = []
-    chosen = op.elements if elements is None else elements
-    for index, element in enumerate(chosen):
-        if element.access is Access.ZERO:
-            pieces += [Piece(element.offset + i, 1, True) for i in range(element.size)]
-            continue
-        run.append(element)
-        following = chosen[index + 1] if index + 1 < len(chosen) else None
-        if (
-            element.access is Access.VECTOR
-            and element.size == 1
-            and sum(e.size for e in run) < 8
-            and following is not None
-            and following.instruction == element.instruction
-        ):
-            continue
-        start, size = run[0].offset, sum(e.size for e in run)
-        pieces += [Piece(at, part, element.write) for at, part in _page_parts(start, size)]
-        run = []
+    for run in _joined(op.elements if elements is None else elements):
+        first = run[0]
+        start, size = first.offset, sum(element.size for element in run)
+        if first.access is Access.ZERO:
+            parts = [(at, 1) for at in range(start, start + size)]
+        else:
+            parts = _page_parts(start, size)
+        if first.access is Access.EXCLUSIVE and first.write:
+            pieces += [Piece(at, part, False) for at, part in parts]
+        pieces += [Piece(at, part, first.write) for at, part in parts]
     return tuple(pieces)
+
+
+def _joined(elements: tuple[Element, ...]) -> list[list[Element]]:
+    """The elements that TCG accesses together: those of one instruction, up to eight bytes, where it does that."""
+    runs: list[list[Element]] = []
+    for element in elements:
+        joins = element.size == {Access.VECTOR: 1, Access.PAIR: 4}.get(element.access)
+        last = runs[-1] if runs else []
+        same = bool(last) and last[0].instruction == element.instruction
+        if joins and same and sum(each.size for each in last) < 8:
+            last.append(element)
+        else:
+            runs.append([element])
+    return runs
 
 
 def _page_parts(offset: int, size: int) -> list[tuple[int, int]]:
