@@ -94,7 +94,10 @@ class Poller:
         """Something is to be done that no descriptor tells of: an error in sending."""
 
     def step(self, timeout: int) -> bool:
-        """Serves for up to `timeout` milliseconds (-1: no limit), until Python had something to do; was there any?"""
+        """Serves for up to `timeout` milliseconds (-1: no limit), until Python had something to do; was there any?
+
+        With -2, only what was found ready before is served.
+        """
         kind = lib.pvu_poller_next(self.native, timeout)
         if kind == _NONE:
             return False
@@ -209,7 +212,7 @@ class HotPathSelector(selectors.BaseSelector):
             if not poller.step(wait) or self.woken or not self.inline:
                 break
             if poller.ready:
-                wait = 0
+                wait = -2  # the rest of what was found ready, and no second look
             elif deadline is not None:
                 wait = max(math.ceil((deadline - time.monotonic()) * 1000), 0)
         found = []

@@ -133,7 +133,10 @@ int pvu_poller_fd(const pvu_poller *poller);
 pvu_event *pvu_poller_event(pvu_poller *poller);
 /* Watches a descriptor that is not a session: `events` as in epoll, 0 to stop. */
 int pvu_poller_watch(pvu_poller *poller, int fd, uint32_t events, int known);
-/* Serves sessions for up to `timeout` milliseconds (-1: no limit), until there is something for Python. */
+/*
+ * Serves sessions for up to `timeout` milliseconds (-1: no limit), until there is something for Python. With -2 it does
+ * not look for more than was found ready before: a descriptor that Python has not read yet would be told again.
+ */
 int pvu_poller_next(pvu_poller *poller, int timeout);
 
 /* Sessions: one client each. After PVU_READ, PVU_WRITE or PVU_MESSAGE nothing more is served until pvu_finish. */

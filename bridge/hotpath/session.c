@@ -71,7 +71,7 @@ bool session_receive(pvu_session *session)
 
     if (unread >= sizeof(header)) {
         memcpy(&header, session->rx + session->rx_head, sizeof(header));
-        if (header.size - unread > wanted)
+        if (header.size > unread + wanted)
             wanted = header.size - unread;
     }
     if (RX_SIZE - session->rx_tail < wanted)

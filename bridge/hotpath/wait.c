@@ -163,6 +163,8 @@ static int serve_ready(pvu_poller *poller, const struct epoll_event *ready)
         return PVU_READY;
     }
     session = session_of(ready->data.u64);
+    if (session->queued)
+        return PVU_NONE; /* what it has received comes first */
     if (ready->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !session->owed && !session->blocked)
         session_receive(session);
     return serve(poller, session);
@@ -199,7 +201,7 @@ int pvu_poller_next(pvu_poller *poller, int timeout)
             kind = serve_ready(poller, &poller->ready[poller->ready_next++]);
         while (kind == PVU_NONE && poller->first && poller->streak++ < STREAK)
             kind = serve(poller, dequeue(poller));
-        if (kind != PVU_NONE)
+        if (kind != PVU_NONE || timeout < -1)
             return kind;
         if (poller->first)
             wait = 0;
