@@ -35,6 +35,7 @@ check: $(STAMPS)/installed mypy-tree
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	MYPYPATH=out/mypy $(BIN)/mypy -p pyvfio_user
+	MYPYPATH=out/mypy:. $(BIN)/mypy tests .ci/import_wheel.py
 
 wheel: $(STAMPS)/installed
 	@rm -rf build dist

@@ -1,6 +1,6 @@
 """Installs a wheel for several versions of Python, each a fresh environment, and uses it there.
 
-usage: import-wheel WHEEL VERSION...
+usage: import_wheel.py WHEEL VERSION...
 
 An interpreter that the machine does not have is fetched from Debian and run in place, without root.
 """
@@ -76,9 +76,10 @@ def fetched(version: str, folder: Path) -> tuple[list[str], dict[str, str]]:
 def use(wheel: str, version: str, folder: Path) -> None:
     """Install the wheel with its extra `guest` for that version, and use it; raises when that fails."""
     python = found(version)
+    environment: dict[str, str] = {}
     if python is not None:
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
-        command, environment = [str(folder / "venv/bin/python")], {}
+        command = [str(folder / "venv/bin/python")]
         install = [*command, "-m", "pip", "install"]
     else:
         command, environment = fetched(version, folder)
