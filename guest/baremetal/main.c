@@ -142,11 +142,9 @@ _Noreturn void main(void)
 /* Here there are no vectors and no translation. From EL1, PSCI is an HVC away; EL3 has none, and can only stop. */
 _Noreturn void main_not_el2(void)
 {
-    register uint64_t function __asm__("x0") = PSCI_SYSTEM_OFF;
-
     print("pyvfio-user guest: FAILED: must be started at EL2: use -M virt,virtualization=on\n");
     if (read_sysreg(CurrentEL) >> 2 == 1)
-        __asm__ volatile(".inst 0xd4000002 /* hvc #0 */" : "+r"(function)::"memory");
+        __asm__ volatile("mov x0, %0; .inst 0xd4000002 /* hvc #0 */" ::"r"((uint64_t)PSCI_SYSTEM_OFF) : "x0", "memory");
     for (;;)
         __asm__ volatile("wfi");
 }
