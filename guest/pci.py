@@ -15,6 +15,8 @@ _PIO_PORTS = (0x1000, 0x1_0000)
 _COMMAND = 0x04
 _STATUS = 0x06
 _CAPABILITY_LIST = 1 << 4
+_HEADER_TYPE = 0x0E
+_MULTIFUNCTION = 0x80
 _BAR0 = 0x10
 _CAPABILITIES = 0x34
 
@@ -53,9 +55,10 @@ class PciBus:
         for slot in range(1, 32):
             for number in range(8):
                 function = PciFunction(self, slot, number)
-                if await function.read_config(0, 4) not in (0xFFFF_FFFF, 0):
+                present = await function.read_config(0, 4) not in (0xFFFF_FFFF, 0)
+                if present:
                     found.append(function)
-                if number == 0 and not await function.read_config(0x0E, 1) & 0x80:
+                if number == 0 and not (present and await function.read_config(_HEADER_TYPE, 1) & _MULTIFUNCTION):
                     break
         return found
 

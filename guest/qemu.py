@@ -107,6 +107,7 @@ class Qemu:
             raise QemuError(f"QEMU could not be started: {error}\n{self.describe()}") from error
         self._watchdog = asyncio.get_running_loop().call_later(self.timeout, self._expire)
         self._reader = asyncio.create_task(self._read_console())
+        self._ending = asyncio.create_task(self._process.wait())
         await self.bounded(self.qmp.accept())
 
     async def __aexit__(
@@ -122,10 +123,9 @@ class Qemu:
             self._watchdog.cancel()
             if self.running:
                 self._signal(signal.SIGTERM)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), _GRACE_SECONDS)
+                await asyncio.wait((self._ending,), timeout=_GRACE_SECONDS)
             self._signal(signal.SIGKILL)
-            await self._process.wait()
+            await self._ending
             await self._reader
         with contextlib.suppress(EOFError, OSError, QMPError):  # the monitor's stream ended with QEMU
             await self.qmp.disconnect()
@@ -160,23 +160,26 @@ class Qemu:
     async def bounded(self, awaitable: Awaitable[_T]) -> _T:
         """Await something that only a running QEMU can bring about. Raises `QemuError` when QEMU ends before it."""
         work = asyncio.ensure_future(awaitable)
-        end = asyncio.ensure_future(self._process.wait())
         try:
-            await asyncio.wait((work, end), return_when=asyncio.FIRST_COMPLETED)
-            if work.done() and _hung_up(work.exception()):  # its end is about to be seen
-                await asyncio.wait((end,), timeout=_GRACE_SECONDS)
-            if end.done() and not (work.done() and work.exception() is None):
-                await self._reader
-                raise self._ended(end.result())
-            return work.result()
+            await asyncio.wait((work, self._ending), return_when=asyncio.FIRST_COMPLETED)
+            if work.done() and not _hung_up(work.exception()):
+                return work.result()
+            raise await self.lost() from (work.exception() if work.done() else None)
         finally:
-            for task in (work, end):
-                task.cancel()
-            await asyncio.gather(work, end, return_exceptions=True)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def lost(self) -> QemuError:
+        """Return the error that explains why a connection to QEMU was lost: its end, which is about to be seen."""
+        await asyncio.wait((self._ending,), timeout=_GRACE_SECONDS)
+        if not self._ending.done():
+            return QemuError(f"QEMU closed a connection and runs on\n{self.describe()}")
+        await self._reader
+        return self._ended(self._ending.result())
 
     async def wait(self) -> int:
         """Wait until QEMU ends by itself; return its exit status. Raises `QemuError` when the timeout ended it."""
-        code = await self._process.wait()
+        code = await asyncio.shield(self._ending)
         await self._reader
         if self._timed_out:
             raise self._ended(code)
@@ -200,8 +203,8 @@ class Qemu:
             return await self.bounded(self.qmp.execute(command, arguments or None))
         except ExecuteError as error:
             raise QemuError(f"QMP {command}: {error}\n{self.describe()}") from error
-        except QMPError as error:
-            raise self._ended(await self._process.wait()) from error
+        except QMPError as error:  # the connection is gone since an earlier command
+            raise await self.lost() from error
 
 
 async def run_in_foreground(command: Sequence[str]) -> int:

@@ -77,7 +77,10 @@ class QtestMachine(Qtest):
 
     async def command(self, text: str) -> str:
         """As `Qtest.command`, but a QEMU that ends is a `QemuError` with its command and its last lines."""
-        return await self.vm.bounded(super().command(text))
+        try:
+            return await super().command(text)
+        except (EOFError, OSError) as error:
+            raise await self.vm.lost() from error
 
     async def intercept_irqs(self) -> None:
         """Take the input lines of the interrupt controller (GICv3): their levels appear in `irq_levels` by number.
