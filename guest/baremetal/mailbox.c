@@ -9,13 +9,17 @@ static void fence(void)
     __asm__ volatile("dsb sy" ::: "memory");
 }
 
-/* Gives one command, and says how it ended: PROBE_MAILBOX_DONE or PROBE_MAILBOX_EMPTY. */
-static uint32_t command(uint32_t command, const void *buffer, uint32_t length)
+static void offer(const void *buffer, uint32_t length)
 {
     write32(registers + PROBE_MAILBOX_ADDRESS, (uint32_t)(uint64_t)buffer);
     write32(registers + PROBE_MAILBOX_ADDRESS + 4, (uint32_t)((uint64_t)buffer >> 32));
     write32(registers + PROBE_MAILBOX_CAPACITY, BUFFER_SIZE);
     write32(registers + PROBE_MAILBOX_LENGTH, length);
+}
+
+/* Gives one command, and says how it ended: PROBE_MAILBOX_DONE or PROBE_MAILBOX_EMPTY. */
+static uint32_t command(uint32_t command)
+{
     fence();
     write32(registers + PROBE_MAILBOX_COMMAND, command);
     uint32_t status = read32(registers + PROBE_MAILBOX_STATUS);
@@ -32,7 +36,8 @@ static uint32_t fetch(void *buffer)
 {
     uint32_t microseconds = 0;
 
-    while (command(PROBE_MAILBOX_FETCH, buffer, 0) == PROBE_MAILBOX_EMPTY) {
+    offer(buffer, 0);
+    while (command(PROBE_MAILBOX_FETCH) == PROBE_MAILBOX_EMPTY) {
         if (microseconds)
             sleep_for(microseconds);
         microseconds = microseconds < 2000 ? microseconds + 20 : 2000; /* do not keep an idle host busy */
@@ -42,7 +47,8 @@ static uint32_t fetch(void *buffer)
 
 static void submit(const void *buffer, uint32_t length)
 {
-    if (command(PROBE_MAILBOX_SUBMIT, buffer, length) != PROBE_MAILBOX_DONE)
+    offer(buffer, length);
+    if (command(PROBE_MAILBOX_SUBMIT) != PROBE_MAILBOX_DONE)
         fail(EXIT_TRANSPORT, "the probe did not take an answer");
 }
 
