@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..devices import probe_map
 from .battery import BATTERY
-from .operation import Access, Kind, Op
+from .operation import PAGE, Access, Kind, Op
 
 _GUEST_WINDOW, _DOORBELL = 1 << 4, 1 << 5
 
@@ -13,10 +13,11 @@ _HEAD = """\
 // x2: the doorbell's address, x29 and x30: the addresses to warm up.
     .arch armv8.5-a
     .text
+    .balign 4096
 """
 
 _STUB = """
-    .balign 8
+    .balign {align}
 {label}:                       // {name}
 {setup}{label}_before:
 {warm}{label}_access:
@@ -54,24 +55,35 @@ def _warm_up(op: Op) -> tuple[str, ...]:
     return _WARM_CROSSING if op.crossing else _WARM
 
 
-def _stub(op: Op, label: str, warm: tuple[str, ...]) -> str:
+def _stub(op: Op, label: str, warm: tuple[str, ...], align: int) -> str:
     parts = {"setup": op.setup, "warm": warm, "asm": op.asm, "finish": op.finish}
-    return _STUB.format(label=label, name=op.name, **{name: _lines(code) for name, code in parts.items()})
+    code = {name: _lines(lines) for name, lines in parts.items()}
+    return _STUB.format(label=label, name=op.name, align=align, **code)
+
+
+def _size(op: Op, warm: tuple[str, ...]) -> int:
+    """Bytes of a stub, a multiple of 8: each line is one instruction, and SVC is the last."""
+    count = len(op.setup) + len(warm) + len(op.asm) + len(op.finish) + 1
+    return (4 * count + 7) & ~7
 
 
 def ops_source(battery: tuple[Op, ...] = BATTERY) -> str:
     """The assembler source of all operations, and the table ``ops`` that ``ops.h`` declares.
 
     Each operation is there twice: cold, and with a warm-up load just before the access. They must be one straight line
-    of code: QEMU's TLB is direct-mapped, and a load of the pattern or a fetch of another page in between could evict
-    the page that was warmed up.
+    of code within one page: QEMU's TLB is direct-mapped, and a load of the pattern or a fetch from another page in
+    between could evict the page that was warmed up.
     """
     text = [_HEAD]
     rows = ["\n    .section .rodata\n    .balign 8\n    .globl ops\nops:\n"]
+    at = 0
     for index, op in enumerate(battery):
         cold, warm = f"op_{index}", f"op_{index}_warm"
-        text.append(_stub(op, cold, ()))
-        text.append(_stub(op, warm, _warm_up(op)))
+        for label, extra in ((cold, ()), (warm, _warm_up(op))):
+            size = _size(op, extra)
+            crosses = at % PAGE + size > PAGE
+            text.append(_stub(op, label, extra, PAGE if crosses else 8))
+            at = size if crosses else at + size
         rows.append(_ROW.format(name=op.name, cold=cold, warm=warm, offset=op.offset, size=op.size, flags=_flags(op)))
     return "".join((*text, *rows, f"    .globl op_count\nop_count:\n    .word {len(battery)}\n"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,13 +39,9 @@ def test_every_operation_has_a_name_of_its_own() -> None:
 
 def test_subsets() -> None:
     assert set(SHORT) < set(BATTERY)
-    assert {each.access for each in SHORT} == {
-        Access.SINGLE,
-        Access.PAIR,
-        Access.VECTOR,
-        Access.ZERO,
-        Access.TRANSLATE,
-    }
+    assert {each.kind for each in SHORT} == {Kind.LOAD, Kind.STORE, Kind.TRANSLATE}
+    assert not all(each.aligned for each in SHORT)
+    assert {"at-s1e1r", "at-s12e1r", "at-s1e2r"} <= {each.name for each in SHORT}
     assert not any(each.stores for each in PLATFORM)
     assert {each.kind for each in PLATFORM} == {Kind.LOAD, Kind.TRANSLATE}
 
@@ -173,4 +171,16 @@ def test_the_generated_sources_have_each_operation_cold_and_warm() -> None:
     assert "op_1_warm_before:\n    ldr xzr, [x29]\n    ldr xzr, [x30]\nop_1_warm_access:\n" in source
     assert "    .hword 124, 8\n    .word 0x7 " in source
     assert "op_count:\n    .word 2\n" in source
+
+
+def test_no_generated_code_crosses_a_page() -> None:
+    at = 0
+    for block in re.split(r"\n    \.balign (?=\d+\nop_)", ops_source().partition(".section")[0])[1:]:
+        align, *lines = block.splitlines()
+        start = -(-at // int(align)) * int(align)
+        at = start + 4 * sum(line.startswith("    ") for line in lines)
+        assert start // 4096 == (at - 4) // 4096, lines[0]
+
+
+def test_the_generated_header_has_the_probes_registers() -> None:
     assert "#define PROBE_MAILBOX_COMMAND 0x30u\n" in probe_header()
