@@ -145,7 +145,7 @@ class Interrupts:
             OSError: EINVAL, for what the protocol or the device does not have.
         """
         action, form = IrqSet(flags & _ACTIONS), IrqSet(flags & _DATA)
-        one_each = flags & ~(_ACTIONS | _DATA) == 0 and action.bit_count() == 1 and form.bit_count() == 1
+        one_each = flags & ~int(_ACTIONS | _DATA) == 0 and action.bit_count() == 1 and form.bit_count() == 1
         if not one_each or index not in self.counts or start + count > self.counts[IrqIndex(index)]:
             raise OSError(
                 errno.EINVAL,

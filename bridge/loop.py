@@ -269,7 +269,7 @@ class HotPathEventLoop(asyncio.SelectorEventLoop):
         self.selector.inline = True
 
     def call_soon(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """As `asyncio.loop.call_soon`; ends `select`, if that is where it is called from."""
         self.selector.woken = True
@@ -279,7 +279,7 @@ class HotPathEventLoop(asyncio.SelectorEventLoop):
         self,
         when: float,
         callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """As `asyncio.loop.call_at`; ends `select`, if that is where it is called from."""

@@ -186,7 +186,7 @@ static int access_multi(pvu_session *session, const wire_header *header, uint8_t
         stopped = access_do(session, &item.access, true, at + offsetof(wire_multi, data), event);
         if (stopped)
             return stopped;
-        if (state->status)
+        if (!state->failed)
             state->failed = state->status;
         state->status = 0;
         state->done = 0;

@@ -107,7 +107,7 @@ typedef struct {
     uint64_t item;    /* REGION_WRITE_MULTI: the write that is next */
     uint32_t done;    /* bytes of the access that are done */
     int status;       /* the errno with which it ended early */
-    int failed;       /* REGION_WRITE_MULTI: the last write's that did */
+    int failed;       /* REGION_WRITE_MULTI: the errno of the first write that did */
 } access_state;
 
 struct pvu_session {

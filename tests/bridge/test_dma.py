@@ -1,0 +1,281 @@
+"""Guest memory: what may be mapped, what can be reached, and copies."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyvfio_user.bridge.dma import DmaError, GuestMemory
+from pyvfio_user.bridge.wire import DMA_ACCESS, MAX_DMA_MAPS, Command
+
+PAGE = 4096
+
+
+@pytest.fixture
+def ram() -> Iterator[int]:
+    fd = os.memfd_create("ram")
+    os.ftruncate(fd, 16 * PAGE)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def memory() -> GuestMemory:
+    found = GuestMemory()
+    found.bus_master = True
+    return found
+
+
+def errno_of(caught: pytest.ExceptionInfo[OSError]) -> int | None:
+    return caught.value.errno
+
+
+def test_the_offset_in_the_file_counts(memory: GuestMemory, ram: int) -> None:
+    memory.map(0x10000, 2 * PAGE, 3, ram, PAGE)
+    memory.write_mapped(0x10FFE, b"over the edge")
+    assert os.pread(ram, 13, 2 * PAGE - 2) == b"over the edge"
+    assert memory.read_mapped(0x10FFE, 13) == b"over the edge"
+    buffer = bytearray(4)
+    memory.read_into(0x11003, buffer)
+    assert buffer == b"the "
+
+
+@pytest.mark.parametrize(
+    ("address", "size", "flags", "offset", "error"),
+    [
+        (0, 0, 3, 0, errno.EINVAL),
+        (1, PAGE, 3, 0, errno.EINVAL),
+        (0, PAGE + 1, 3, 0, errno.EINVAL),
+        (0, PAGE, 3, 8, errno.EINVAL),
+        (0, PAGE, 4, 0, errno.EINVAL),
+        (2**64 - PAGE, 2 * PAGE, 3, 0, errno.EINVAL),
+        (0, 17 * PAGE, 3, 0, errno.EINVAL),
+        (0, PAGE, 3, 16 * PAGE, errno.EINVAL),
+        (0, PAGE, 3, 2**64 - PAGE, errno.EINVAL),
+        (0x200000, 2**63, 3, 0, errno.EINVAL),
+        (0x100000, PAGE, 3, 0, errno.EEXIST),
+        (0xFF000, 2 * PAGE, 3, 0, errno.EEXIST),
+        (0x101000, PAGE, 3, 0, errno.EEXIST),
+        (0xFF000, 4 * PAGE, 3, 0, errno.EEXIST),
+    ],
+)
+def test_a_map_that_cannot_be_is_refused(
+    memory: GuestMemory, ram: int, address: int, size: int, flags: int, offset: int, error: int
+) -> None:
+    memory.map(0x100000, 2 * PAGE, 3, ram, 0)
+    with pytest.raises(OSError) as caught:
+        memory.map(address, size, flags, ram, offset)
+    assert (errno_of(caught), memory.maps) == (error, 1)
+
+
+def test_only_files_are_mapped_and_as_they_were_opened(memory: GuestMemory, ram: int) -> None:
+    ends = os.pipe()
+    with pytest.raises(OSError) as caught:
+        memory.map(0, PAGE, 3, ends[0], 0)
+    assert errno_of(caught) == errno.EINVAL
+    readonly = os.open(f"/proc/self/fd/{ram}", os.O_RDONLY)
+    with pytest.raises(OSError) as caught:
+        memory.map(0, PAGE, 3, readonly, 0)
+    assert errno_of(caught) == errno.EACCES
+    memory.map(0, PAGE, 1, readonly, 0)
+    for fd in (*ends, readonly):
+        os.close(fd)
+
+
+def test_there_is_an_end_to_maps(memory: GuestMemory) -> None:
+    for number in range(MAX_DMA_MAPS):
+        memory.map(number * PAGE, PAGE, 3, None, 0)
+    with pytest.raises(OSError) as caught:
+        memory.map(MAX_DMA_MAPS * PAGE, PAGE, 3, None, 0)
+    assert (errno_of(caught), memory.maps) == (errno.ENOSPC, MAX_DMA_MAPS)
+    memory.unmap(0, 2**40)
+    assert memory.maps == 0
+
+
+def test_unmapping_takes_whole_maps(memory: GuestMemory, ram: int) -> None:
+    for page in (0, 1, 4):
+        memory.map(page * PAGE, PAGE, 3, ram, page * PAGE)
+    memory.map(0x10000, 2 * PAGE, 3, ram, 0)
+    for address, size, error in (
+        (2 * PAGE, PAGE, errno.ENOENT),
+        (0x10000, PAGE, errno.EINVAL),
+        (0x11000, PAGE, errno.EINVAL),
+        (0, 0, errno.EINVAL),
+        (2**64 - 1, 2, errno.EINVAL),
+    ):
+        with pytest.raises(OSError) as caught:
+            memory.unmap(address, size)
+        assert (errno_of(caught), memory.maps) == (error, 4)
+    memory.unmap(0, 3 * PAGE)
+    assert memory.maps == 2
+    with pytest.raises(DmaError):
+        memory.read_mapped(0, 1)
+    assert memory.read_mapped(4 * PAGE, 1) == b"\0"
+    memory.unmap_all()
+    assert memory.maps == 0
+
+
+def test_the_last_page_of_the_address_space_can_be_mapped(memory: GuestMemory, ram: int) -> None:
+    memory.map(2**64 - PAGE, PAGE, 3, ram, 0)
+    memory.write_mapped(2**64 - 2, b"!!")
+    assert memory.read_mapped(2**64 - 2, 2) == b"!!"
+    memory.map(0, PAGE, 3, ram, 0)
+    with pytest.raises(DmaError) as caught:
+        memory.read_mapped(2**64 - 2, 4)
+    assert errno_of(caught) == errno.EFAULT
+    memory.unmap(2**64 - PAGE, PAGE)
+    assert memory.maps == 1
+
+
+def test_each_refusal_says_why(memory: GuestMemory, ram: int) -> None:
+    memory.map(0, PAGE, 1, ram, 0)
+    memory.map(PAGE, PAGE, 2, ram, 0)
+    memory.map(2 * PAGE, PAGE, 3, None, 0)
+    outside = "must lie within memory the guest mapped, not outside it"
+    message_only = "must lie within memory mapped with a file descriptor, not be reachable by message only"
+    cases: list[tuple[int, int | bytes, int, str]] = [
+        (0x3000, 64, errno.EFAULT, f"DMA read of 64 bytes at 0x3000 {outside}"),
+        (-1, 1, errno.EFAULT, f"DMA read of 1 bytes at -0x1 {outside}"),
+        (0xFFF, 2, errno.EACCES, "DMA read of 2 bytes at 0xfff must lie within memory mapped readable, not otherwise"),
+        (
+            0xFFF,
+            b"ab",
+            errno.EACCES,
+            "DMA write of 2 bytes at 0xfff must lie within memory mapped writable, not otherwise",
+        ),
+        (0x2000, b"a", errno.ENXIO, f"DMA write of 1 bytes at 0x2000 {message_only}"),
+    ]
+    for address, what, error, text in cases:
+        with pytest.raises(DmaError) as caught:
+            memory.read_mapped(address, what) if isinstance(what, int) else memory.write_mapped(address, what)
+        assert (errno_of(caught), str(caught.value)) == (error, text)
+    memory.bus_master = False
+    with pytest.raises(DmaError) as caught:
+        memory.read_mapped(0, 4)
+    assert (errno_of(caught), str(caught.value)) == (
+        errno.EPERM,
+        "DMA read of 4 bytes at 0x0 must wait until the guest enables bus mastering",
+    )
+
+
+def test_scatter_and_gather_are_all_or_nothing(memory: GuestMemory, ram: int) -> None:
+    memory.map(0, 4 * PAGE, 3, ram, 0)
+    memory.scatter([(0x10, 3), (0xFFF, 2), (0x20, 0)], b"abcde")
+    assert memory.gather([(0xFFF, 2), (0x10, 3)]) == b"deabc"
+    with pytest.raises(DmaError, match=r"^DMA write of 2 bytes at 0x3fff must lie within") as caught:
+        memory.scatter([(0x10, 3), (0x3FFF, 2)], b"?????")
+    assert errno_of(caught) == errno.EFAULT
+    assert memory.read_mapped(0x10, 3) == b"abc"
+    with pytest.raises(ValueError, match=r"^data must be 3 bytes as the segments are, not 2$"):
+        memory.scatter([(0, 3)], b"ab")
+    assert memory.gather([]) == b""
+
+
+def test_a_ring_is_read_past_its_end(memory: GuestMemory, ram: int) -> None:
+    memory.map(0, PAGE, 3, ram, 0)
+    memory.write_mapped(0x100, bytes(range(32)))
+    assert memory.read_ring(0x100, 8, 4, 3, 2) == bytes(range(24, 32)) + bytes(range(8))
+    assert memory.read_ring(0x100, 8, 4, 1, 0) == b""
+    for entry_size, first, count in ((0, 0, 1), (8, 4, 1), (8, 0, 5), (8, -1, 1), (8, 0, -1)):
+        with pytest.raises(ValueError, match=r"^ring entries must be within 4 of at least 1 byte, not "):
+            memory.read_ring(0x100, entry_size, 4, first, count)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 9 * PAGE), st.integers(0, 9 * PAGE))
+def test_a_copy_reaches_over_adjacent_maps_and_no_further(address: int, length: int) -> None:
+    memory = GuestMemory()
+    memory.bus_master = True
+    fd = os.memfd_create("ram")
+    content = bytes(n * 7 & 0xFF for n in range(8 * PAGE))
+    os.pwrite(fd, content, 0)
+    for page in (5, 1, 2, 0, 6, 4):  # a hole at 3
+        memory.map(page * PAGE, PAGE, 1, fd, (page + 1) * PAGE)
+    os.close(fd)
+    pages = range(address // PAGE, -(-(address + length) // PAGE)) if length else ()
+    if all(page in (0, 1, 2, 4, 5, 6) for page in pages):
+        assert memory.read_mapped(address, length) == content[address + PAGE : address + PAGE + length]
+    else:
+        with pytest.raises(DmaError):
+            memory.read_mapped(address, length)
+
+
+@pytest.mark.asyncio
+async def test_memory_without_a_descriptor_is_reached_in_chunks(memory: GuestMemory) -> None:
+    backing = bytearray(0x40000)
+    asked: list[tuple[Command, int, int]] = []
+
+    async def client(command: Command, body: bytes) -> bytes:
+        address, length = DMA_ACCESS.unpack_from(body)
+        asked.append((command, address, length))
+        if command == Command.DMA_WRITE:
+            backing[address : address + length] = body[16:]
+            return body[:16]
+        return body[:16] + backing[address : address + length]
+
+    memory.map(0, 0x40000, 3, None, 0)
+    memory.connect(client, 1 << 20)
+    data = os.urandom(0x18000)
+    await memory.write(0x1000, data)
+    assert await memory.read(0x1000, 0x18000) == data
+    assert asked == [
+        (Command.DMA_WRITE, 0x1000, 0x10000),
+        (Command.DMA_WRITE, 0x11000, 0x8000),
+        (Command.DMA_READ, 0x1000, 0x10000),
+        (Command.DMA_READ, 0x11000, 0x8000),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_answers_wrongly_is_not_believed(memory: GuestMemory) -> None:
+    answers = [
+        b"",
+        DMA_ACCESS.pack(0, 5) + bytes(5),
+        DMA_ACCESS.pack(8, 4) + bytes(4),
+        DMA_ACCESS.pack(0, 4) + bytes(3),
+    ]
+
+    async def client(command: Command, body: bytes) -> bytes:
+        if not answers:
+            raise OSError(errno.EFAULT, "Bad address")
+        return answers.pop(0)
+
+    memory.map(0, PAGE, 3, None, 0)
+    memory.connect(client, 1 << 20)
+    for _ in range(4):
+        with pytest.raises(DmaError) as caught:
+            await memory.read(0, 4)
+        assert errno_of(caught) == errno.EBADMSG
+    with pytest.raises(DmaError, match=r"^DMA read of 4 bytes at 0x0 failed at the client: Bad address$") as caught:
+        await memory.read(0, 4)
+    assert errno_of(caught) == errno.EFAULT
+    with pytest.raises(DmaError) as caught:
+        await memory.write(0x1000, b"?")
+    assert errno_of(caught) == errno.EFAULT
+    memory.disconnect()
+    assert memory.maps == 0
+
+
+@pytest.mark.asyncio
+async def test_no_more_than_four_messages_wait_for_the_client(memory: GuestMemory) -> None:
+    gate, waiting = asyncio.Event(), list[int]()
+
+    async def client(command: Command, body: bytes) -> bytes:
+        waiting.append(1)
+        await gate.wait()
+        return body[:16] + bytes(DMA_ACCESS.unpack_from(body).length)
+
+    memory.map(0, 16 * PAGE, 3, None, 0)
+    memory.connect(client, PAGE)
+    reads = [asyncio.create_task(memory.read(n * PAGE, PAGE)) for n in range(8)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(waiting) == 4
+    gate.set()
+    assert await asyncio.gather(*reads) == [bytes(PAGE)] * 8
