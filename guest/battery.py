@@ -250,10 +250,7 @@ def named(*names: str) -> tuple[Op, ...]:
 FULL = BATTERY
 """The whole battery."""
 
-SHORT = named(
-    "ldr-w", "ldr-x", "str-w", "str-x", "str-q", "ldr-x+1", "str-x+1", "str-x+4", "stp-x", "st1-4x16b",
-    "dc-zva", "at-s1e1r", "at-s12e1r", "at-s1e2r",
-)  # fmt: skip
+SHORT = named("ldr-w", "str-x", "str-x+1", "stp-x", "at-s1e1r", "at-s12e1r", "at-s1e2r")
 """A few of each class: for mappings whose pair of types had the full battery already."""
 
 PLATFORM = (

@@ -41,27 +41,35 @@ ATTRIBUTES = MappingProxyType(
 class Trial:
     """One instruction that the architecture says must fault, as far as a deviation can depend on how it ran.
 
-    ``warm``: the page had been accessed since the last TLBI. ``s2_device`` is None at EL2, which has one stage.
+    ``warm``: the page had been accessed since the last TLBI. ``vector``: it is LDn or STn of Advanced SIMD.
+    ``s2_device`` is None at EL2, which has one stage.
     """
 
     kind: Kind
+    vector: bool
     warm: bool
     s1_device: bool
     s2_device: bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class AccessDeviation:
+class Deviation:
+    """Something that QEMU does otherwise, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessDeviation(Deviation):
     """A class of accesses that must fault and that QEMU treats otherwise.
 
     ``effect`` is what they come to instead; for a fault, the level it is taken to.
     """
 
-    name: str
     applies: Callable[[Trial], bool]
     effect: Effect
-    level: int
-    reason: str
+    level: int = 0
 
     def shown_by(self, observed: Outcome) -> bool:
         """Whether what was observed is what this deviation predicts."""
@@ -73,24 +81,34 @@ class AccessDeviation:
 ACCESSES: tuple[AccessDeviation, ...] = (
     AccessDeviation(
         "dc-zva-on-device",
+        "QEMU does not check DC ZVA against the memory type: no alignment fault on Device",
         lambda trial: trial.kind is Kind.DC_ZVA,
         Effect.WORKS,
-        0,
-        "QEMU does not check DC ZVA against the memory type: no alignment fault on Device",
+    ),
+    AccessDeviation(
+        "vector-elements-on-device",
+        "QEMU does not check the alignment of the elements of LD1 and ST1 against the memory type",
+        lambda trial: trial.vector,
+        Effect.WORKS,
     ),
     AccessDeviation(
         "warm-device-over-normal",
-        lambda trial: trial.warm and trial.s1_device and trial.s2_device is False and trial.kind is not Kind.DC_ZVA,
-        Effect.WORKS,
-        0,
         "once the page is in QEMU's TLB, alignment is checked by stage 2's own type alone: Device over Normal passes",
+        lambda trial: trial.warm and trial.s1_device and trial.s2_device is False,
+        Effect.WORKS,
     ),
     AccessDeviation(
         "warm-normal-over-device",
-        lambda trial: trial.warm and not trial.s1_device and trial.s2_device is True and trial.kind is not Kind.DC_ZVA,
+        "once the page is in QEMU's TLB, an alignment fault that is stage 2's is taken to EL1, not EL2",
+        lambda trial: trial.warm and not trial.s1_device and trial.s2_device is True,
         Effect.FAULT,
         1,
-        "once the page is in QEMU's TLB, an alignment fault that is stage 2's is taken to EL1, not EL2",
     ),
 )
-"""In the order they are consulted."""
+"""Faults that QEMU does not take, or takes elsewhere. The first that applies is the one that must show."""
+
+EXCLUSIVE_STORE_READS = Deviation(
+    "exclusive-store-reads",
+    "QEMU carries out STXR as a compare-and-swap, so the device sees a read that the program did not make",
+)
+"""Seen in the transactions, on trapped memory of every type."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 
-from ..bridge.attributes import Access as ArmAccess
 from ..bridge.attributes import (
+    NORMAL_WB,
     Effect,
     Implementation,
     Kind,
@@ -23,7 +22,10 @@ from ..bridge.attributes import (
     decode_stage2,
     outcomes,
 )
+from ..bridge.attributes import Access as ArmAccess
 from .operation import PAGE, SLOT, Access, Element, Op
+
+_WRITE_BACK = Page(NORMAL_WB)
 
 _KINDS = {
     Access.EXCLUSIVE: Kind.EXCLUSIVE,
@@ -69,6 +71,8 @@ class Instruction:
     elements: tuple[Element, ...]
     kind: Kind
     permitted: frozenset[Outcome]
+    by_type: bool
+    """Whether it may fault only because of the memory type: on Write-Back it must work."""
 
     @property
     def may_work(self) -> bool:
@@ -125,7 +129,6 @@ def _arm_access(elements: tuple[Element, ...], el: int) -> ArmAccess:
     )
 
 
-@cache
 def expect(op: Op, mapping: Mapping, el: int, implementation: Implementation) -> Expectation:
     """What ``op`` may come to under ``mapping`` at an exception level."""
 
@@ -135,6 +138,8 @@ def expect(op: Op, mapping: Mapping, el: int, implementation: Implementation) ->
             access = _arm_access(elements, el)
             beyond = (mapping.beyond or mapping.page) if access.crosses_page else None
             permitted = outcomes(access, mapping.page, beyond, fwb=mapping.fwb, implementation=implementation)
-            yield Instruction(number, elements, access.kind, permitted)
+            write_back = outcomes(access, _WRITE_BACK, _WRITE_BACK, implementation=implementation)
+            by_type = all(outcome.effect is Effect.WORKS for outcome in write_back)
+            yield Instruction(number, elements, access.kind, permitted, by_type)
 
     return Expectation(op, tuple(instructions()))

@@ -8,7 +8,7 @@ import msgspec
 
 from ..bridge.attributes import MEMORY_TYPES, MemoryType, combine
 from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
-from .battery import FULL, PLATFORM, SHORT
+from .battery import FULL, PLATFORM, SHORT, named
 from .claims import CLAIMS
 from .deviations import ATTRIBUTES
 from .hello import Hello
@@ -46,7 +46,7 @@ class JobResult(msgspec.Struct, frozen=True):
     batteries: dict[str, Battery]
     problems: tuple[str, ...]
     shown: dict[str, int]
-    missed: dict[str, int]
+    missed: dict[str, str]
     experiments: int
     transactions: int
     features: tuple[str, ...]
@@ -182,7 +182,7 @@ class Runner:
                 self.cells.append(self._cell(scheme, case, name, s1, s2, expected, None, verdict, verdict, note=note))
                 continue
             where = self._where(scheme, case, name, f"s1={s1} s2={s2:x}")
-            key = ("guest", name, s1, s2, installed and self._beyond(installed, name))
+            key = ("guest", name.partition("[")[0], s1, s2, installed and self._beyond(installed, name))
             ops, size = self._ops(name, key if scheme != ALL_PAIRS else None)
             ran = await self.lane.guest_battery(name, s1, ops, size, where)
             if size == "full":
@@ -209,16 +209,15 @@ class Runner:
     def _beyond(self, installed: Installation, name: str) -> tuple[str, int] | None:
         """The next range and its stage 2, on which the crossing operations depend."""
         following = installed.following(name)
-        return None if following is None else (following, installed.patches[following].stage2)
+        return None if following is None else (following.partition("[")[0], installed.patches[following].stage2)
 
     def _ops(self, name: str, key: tuple[object, ...] | None) -> tuple[Sequence[Op], str]:
-        if name == "platform":
-            return PLATFORM, "platform"
         if name.startswith(GAP):
             return (), "types"
+        platform = name == "platform"
         if self.job.full and key is not None and key not in self._full:
-            return FULL, "full"
-        return SHORT, "short"
+            return (PLATFORM if platform else FULL), "full"
+        return (named("ldr-w") if platform else SHORT), "short"
 
     def _counted(self, name: str, ran: Ran, where: str) -> Verdict:
         """The battery's verdict; one that made nothing, or left no trace at the device, proves nothing."""
@@ -242,14 +241,16 @@ class Runner:
             if ran.byte(read) != ran.byte(write):
                 problems.append(f"{write} must give {ran.byte(read)} as {read} does, not {ran.byte(write)}")
         listed = ATTRIBUTES.get((self.job.fwb, str(s1), f"{s2:x}"))
+        deviation = f"attribute {s1} over {s2:x}, FWB={self.job.fwb}"
         verdict, note = Verdict.AGREE, ""
         if observed is None:
             problems.append(f"the effective type must be {expected}, not a translation fault")
         elif str(MemoryType(int(observed, 16)).canonical) == expected:
             if listed:
-                self.lane.tally.missed[f"attribute {s1} over {s2:x}, FWB={self.job.fwb}"] = 1
+                self.lane.tally.missed[deviation] = where
         elif listed and listed[0] == observed:
             verdict, note = Verdict.KNOWN_DEVIATION, listed[1]
+            self.lane.tally.shown[deviation] = self.lane.tally.shown.get(deviation, 0) + 1
         else:
             problems.append(f"the effective type must be {expected}, not {observed}")
         if observed is not None:
@@ -268,8 +269,8 @@ class Runner:
             return
         where = self._where(scheme, case, name, f"host type {patch.host}")
         following = installed.following(name)
-        beyond = None if following is None else (following, installed.patches[following].host)
-        key = ("host", name, patch.host, beyond)
+        beyond = None if following is None else (following.partition("[")[0], installed.patches[following].host)
+        key = ("host", name.partition("[")[0], patch.host, beyond)
         ops, size = self._ops(name, key)
         ran = await self.lane.host_battery(name, ops, size, where)
         if size == "full":

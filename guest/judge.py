@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..bridge.attributes import Effect, Outcome
-from .deviations import ACCESSES, AccessDeviation, Trial
+from .deviations import ACCESSES, EXCLUSIVE_STORE_READS, AccessDeviation, Deviation, Trial
 from .expectation import Expectation, Instruction, Mapping
-from .operation import Element, pattern
+from .operation import Access, Element, pattern
 from .operation import Kind as OpKind
 from .plan import Experiment, Result, ResultFlag, RunFlag, Status
 from .results import Verdict
+
+Elements = tuple[Element, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Judgement:
     observed: str
     verdict: Verdict
     why: str = ""
-    deviation: AccessDeviation | None = None
-    missed: AccessDeviation | None = None
+    deviation: Deviation | None = None
+    missed: Deviation | None = None
     """A deviation that should have shown here and did not."""
 
 
@@ -65,6 +67,8 @@ class Judge:
         self.expectation = expectation
         self.op = expectation.op
         self.mapping = mapping
+        self.expected = expectation.text
+        self._shapes: dict[tuple[object, ...], tuple[str, Deviation | None]] = {}
 
     def judge(
         self,
@@ -96,12 +100,21 @@ class Judge:
             made, doubtful = self.op.elements, ()
         if verdict.verdict is Verdict.DISAGREE:
             return Judgement(observed, verdict.verdict, verdict.why)
-        problem = self._doorbell(experiment, result, rung)
-        if not problem and not (arrivals is None and after is None):
-            problem = self._effect(experiment, result, before, made, doubtful, warm, arrivals, after)
+        problem, shown = self._doorbell(experiment, result, rung), verdict.deviation
+        if not problem and arrivals is not None:
+            problem, shown = self._transactions(experiment, before, made, doubtful, warm, list(arrivals))
+            shown = verdict.deviation or shown
+        elif not problem and after is not None:
+            problem = self._bytes(experiment, before, made, doubtful, after)
+        problem = problem or self._value(result, before, arrivals is not None or after is not None)
         if problem:
             return Judgement(observed, Verdict.DISAGREE, problem)
-        return Judgement(observed, verdict.verdict, verdict.why, verdict.deviation, verdict.missed)
+        missed = verdict.missed
+        if arrivals is not None and shown is None and any(_exclusive_store(element) for element in made):
+            missed = EXCLUSIVE_STORE_READS
+        if shown is not None:
+            return Judgement(observed, Verdict.KNOWN_DEVIATION, shown.reason, shown, missed)
+        return Judgement(observed, verdict.verdict, verdict.why, None, missed)
 
     def _text(self, result: Result) -> str:
         if result.status == Status.DONE:
@@ -126,11 +139,12 @@ class Judge:
 
     def _trial(self, instruction: Instruction, warm: bool) -> Trial:
         warm = warm or instruction is not self.expectation.instructions[0]
-        return Trial(instruction.kind, warm, self.mapping.s1.is_device, self.mapping.s2_device)
+        vector = instruction.elements[0].access is Access.VECTOR
+        return Trial(instruction.kind, vector, warm, self.mapping.s1.is_device, self.mapping.s2_device)
 
     def _deviation(self, instruction: Instruction, warm: bool) -> AccessDeviation | None:
-        """The deviation that applies to an instruction which the architecture does not let work."""
-        if instruction.may_work:
+        """The deviation that applies to an instruction which may, or must, fault by its memory type."""
+        if not instruction.by_type or all(outcome.effect is not Effect.FAULT for outcome in instruction.permitted):
             return None
         trial = self._trial(instruction, warm)
         return next((each for each in ACCESSES if each.applies(trial)), None)
@@ -146,7 +160,8 @@ class Judge:
             return Judgement("", Verdict.DISAGREE, f"instruction {result.instruction} must not fault: {seen}")
         expected = self._deviation(instruction, warm)
         if any(outcome.matches(Effect.FAULT, result.level, result.esr) for outcome in instruction.permitted):
-            return Judgement("", earlier.verdict, earlier.why, earlier.deviation, missed=expected)
+            missed = None if instruction.may_work else expected
+            return Judgement("", earlier.verdict, earlier.why, earlier.deviation, missed)
         if expected is not None and expected.shown_by(seen):
             return Judgement("", Verdict.KNOWN_DEVIATION, expected.reason, expected)
         return Judgement("", Verdict.DISAGREE, f"expected {instruction.text}, not {seen}")
@@ -181,86 +196,76 @@ class Judge:
             return ""
         return f"the doorbell must get {[each.hex() for each in wanted]}, not {[each.hex() for each in rung]}"
 
-    def _effect(
-        self,
-        experiment: Experiment,
-        result: Result,
-        before: bytes,
-        made: tuple[Element, ...],
-        doubtful: tuple[Element, ...],
-        warm: bool,
-        arrivals: Sequence[Arrival] | None,
-        after: bytes | None,
-    ) -> str:
-        """What is wrong with the bytes at the device or the value loaded; "" if nothing."""
+    def _value(self, result: Result, before: bytes, known: bool) -> str:
+        """What was loaded must be what was there."""
+        if not known or result.status != Status.DONE or self.op.kind not in (OpKind.LOAD, OpKind.UPDATE):
+            return ""
+        wanted = self.op.value(before)
+        if (result.value0, result.value1) == wanted:
+            return ""
+        return f"loaded value must be {wanted[0]:#x} {wanted[1]:#x}, not {result.value0:#x} {result.value1:#x}"
+
+    def _bytes(self, experiment: Experiment, before: bytes, made: Elements, doubtful: Elements, after: bytes) -> str:
+        """A mapped range must hold what the accesses stored; those that are doubtful may have been made or not."""
         data = pattern(experiment.mark)
         expected = self.op.stored(data, before, elements=made)
-        if result.status == Status.DONE and self.op.kind in (OpKind.LOAD, OpKind.UPDATE):
-            wanted = self.op.value(before)
-            if (result.value0, result.value1) != wanted:
-                return f"loaded value must be {wanted[0]:#x} {wanted[1]:#x}, not {result.value0:#x} {result.value1:#x}"
-        if arrivals is None:
-            assert after is not None
-            allowed = {expected, self.op.stored(data, expected, elements=doubtful)} if doubtful else {expected}
-            return "" if after in allowed else f"the window must hold {expected.hex()}, not {after.hex()}"
-        return self._transactions(data, before, made, doubtful, warm, list(arrivals))
+        if after in (expected, self.op.stored(data, expected, elements=doubtful)):
+            return ""
+        return f"the window must hold {expected.hex()}, not {after.hex()}"
 
     def _transactions(
         self,
-        data: bytes,
+        experiment: Experiment,
         before: bytes,
-        made: tuple[Element, ...],
-        doubtful: tuple[Element, ...],
+        made: Elements,
+        doubtful: Elements,
         warm: bool,
         arrivals: list[Arrival],
-    ) -> str:
+    ) -> tuple[str, Deviation | None]:
         """The transactions must be the accesses, whole, once, with the right bytes; warm-up reads come first."""
         for _ in range((2 if self.op.crossing else 1) if warm else 0):
             if not arrivals or arrivals[0].write or arrivals[0].size != 8:
-                return f"an 8-byte read must come first, not {sizes(arrivals[:1])}"
+                return f"an 8-byte read must come first, not {sizes(arrivals[:1])}", None
             del arrivals[0]
         image = bytearray(before)
-        counts = ([0] * len(before), [0] * len(before))
         for each in arrivals:
             if not 0 <= each.offset <= each.offset + each.size <= len(before):
-                return f"a transaction must lie in the slot, not at {each.offset:+#x}"
-            for at in range(each.offset, each.offset + each.size):
-                counts[each.write][at] += 1
+                return f"a transaction must lie in the slot, not at {each.offset:+#x}", None
             if each.write:
                 image[each.offset : each.offset + each.size] = each.data
             elif each.data != image[each.offset : each.offset + each.size]:
-                return f"a read at {each.offset:+#x} must return what is there, not {each.data.hex()}"
-        wanted = self._counts(made, len(before))
-        complete = self._counts(made + doubtful, len(before))
-        if not doubtful:
-            if counts != wanted:
-                return f"the device must get {self._describe(made)}, not {sizes(arrivals)}"
-        elif any(
-            not low <= n <= high
-            for kind in (0, 1)
-            for low, n, high in zip(wanted[kind], counts[kind], complete[kind], strict=True)
-        ):
-            return f"the device must get at most {self._describe(made + doubtful)}, not {sizes(arrivals)}"
-        expected = self.op.stored(data, before, elements=made)
-        if not doubtful and image != expected:
-            return f"the device must hold {expected.hex()}, not {image.hex()}"
-        return self._atomicity(made, arrivals)
+                return f"a read at {each.offset:+#x} must return what is there, not {each.data.hex()}", None
+        shape = tuple((each.write, each.offset, each.size) for each in arrivals)
+        found = self._shapes.get((shape, made, doubtful))
+        if found is None:
+            found = self._shapes[shape, made, doubtful] = self._shape(arrivals, len(before), made, doubtful)
+        if found[0]:
+            return found
+        expected = self.op.stored(pattern(experiment.mark), before, elements=made)
+        if image != expected:
+            complete = self.op.stored(pattern(experiment.mark), expected, elements=doubtful)
+            if any(byte not in pair for byte, pair in zip(image, zip(expected, complete, strict=True), strict=True)):
+                return f"the device must hold {expected.hex()}, not {image.hex()}", None
+        return found
 
-    def _counts(self, elements: tuple[Element, ...], length: int) -> tuple[list[int], list[int]]:
-        """How often each byte of the slot is read and written by these accesses.
+    def _shape(
+        self, arrivals: list[Arrival], length: int, made: Elements, doubtful: Elements
+    ) -> tuple[str, Deviation | None]:
+        """Each byte must be read and written as often as the accesses do; what is doubtful may have been made."""
+        shown: Deviation | None = None
+        counts = _counts(arrivals, length)
+        wanted, most = _counts(made, length), _counts(made + doubtful, length)
+        rereads = tuple(replace(element, write=False) for element in made if _exclusive_store(element))
+        if rereads and counts == _counts(made + rereads, length):
+            shown = EXCLUSIVE_STORE_READS
+        elif not all(_between(low, seen, high) for low, seen, high in zip(wanted, counts, most, strict=True)):
+            return f"the device must get {self._describe(made + doubtful)}, not {sizes(arrivals)}", None
+        return self._atomicity(made, arrivals), shown
 
-        Nothing gathers under TCG, so the counts are exact for every type; a lane that gathers needs another rule.
-        """
-        counts = ([0] * length, [0] * length)
-        for element in elements:
-            for at in range(element.offset, element.offset + element.size):
-                counts[element.write][at] += 1
-        return counts
-
-    def _describe(self, elements: tuple[Element, ...]) -> str:
+    def _describe(self, elements: Elements) -> str:
         return sizes(Arrival(e.write, e.offset, e.size, b"") for e in elements)
 
-    def _atomicity(self, made: tuple[Element, ...], arrivals: list[Arrival]) -> str:
+    def _atomicity(self, made: Elements, arrivals: list[Arrival]) -> str:
         """One aligned general register on non-Gathering memory is one transaction of its size (B2.10.2.1)."""
         if self.mapping.effective.gathering or len(made) != 1 or made[0].size > 8 or made[0].faults_on_device:
             return ""
@@ -271,3 +276,23 @@ class Judge:
         ):
             return f"one access to non-Gathering memory must be one transaction, not {sizes(arrivals)}"
         return ""
+
+
+def _exclusive_store(element: Element) -> bool:
+    return element.access is Access.EXCLUSIVE and element.write
+
+
+def _between(low: list[int], seen: list[int], high: list[int]) -> bool:
+    return seen == low or all(least <= count <= most for least, count, most in zip(low, seen, high, strict=True))
+
+
+def _counts(accesses: Iterable[Element | Arrival], length: int) -> tuple[list[int], list[int]]:
+    """How often each byte of the slot is read, and written.
+
+    Nothing gathers under TCG, so the counts are exact for every type; a lane that gathers needs another rule.
+    """
+    counts = ([0] * length, [0] * length)
+    for each in accesses:
+        for at in range(each.offset, each.offset + each.size):
+            counts[each.write][at] += 1
+    return counts

@@ -95,8 +95,9 @@ def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: boo
     problems = [problem for result in results for problem in result.problems]
     if not (experiments and transactions and chosen):
         problems.append(f"a run must make experiments and transactions, not {experiments} and {transactions}")
-    missed = {name for result in results for name in result.missed}
-    vanished = tuple(sorted(missed))
+    shown = _total(results)
+    missed = {name: where for result in results for name, where in result.missed.items() if name not in shown}
+    vanished = tuple(f"{name} (first: {where})" for name, where in sorted(missed.items()))
     found = find_qemu().require()
     provenance = {
         "tool": f"pyvfio-user {version('pyvfio-user')}",
@@ -107,7 +108,7 @@ def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: boo
         "seconds": round(seconds, 1),
         "experiments": experiments,
         "transactions": transactions,
-        "known_deviations_seen": _total(results),
+        "known_deviations_seen": shown,
         "jobs": [
             {"cpu": job.cpu, "fwb": job.fwb, "full": job.full, "features": result.features, "command": result.command}
             for job, result in zip(jobs, results, strict=True)

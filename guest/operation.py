@@ -30,8 +30,10 @@ def pattern(mark: int) -> bytes:
 
     Byte ``i`` is ``(i + 1) ^ (mark & 0xff)``; ``guest/baremetal/run.c`` computes the same.
     """
-    seed = mark & 0xFF
-    return bytes((i + 1) ^ seed for i in range(PATTERN_SIZE))
+    return _PATTERNS[mark & 0xFF]
+
+
+_PATTERNS = tuple(bytes((i + 1) ^ seed for i in range(PATTERN_SIZE)) for seed in range(256))
 
 
 class Kind(StrEnum):

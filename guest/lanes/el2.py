@@ -28,7 +28,7 @@ from ..results import Battery, Row, Verdict, worst
 from .evidence import Memory, by_mark, final_bytes, split
 from .installation import Installation
 from .places import Place
-from .trials import GUEST_MODES, HOST_MODES, Trial, schedule
+from .trials import GUEST_MODES, HOST_MODES, SHORT_MODES, Trial, schedule
 
 _AT_GUEST = named("at-s1e1r", "at-s1e1w", "at-s12e1r", "at-s12e1w")
 _AT_HOST = named("at-s1e2r")
@@ -62,7 +62,8 @@ class Tally:
     transactions: int = 0
     problems: list[str] = field(default_factory=list)
     shown: dict[str, int] = field(default_factory=dict)
-    missed: dict[str, int] = field(default_factory=dict)
+    missed: dict[str, str] = field(default_factory=dict)
+    """Known deviations that did not show where they should have: name, and where it was noticed first."""
 
 
 class El2Lane:
@@ -74,6 +75,7 @@ class El2Lane:
         self.batteries: dict[str, Battery] = {}
         self._implementation = Implementation(lse2="lse2" in hello.features)
         self._installation = Installation({})
+        self._judges: dict[tuple[str, int, Mapping], Judge] = {}
         self._mark = 0
         self._memory = Memory()
         self._memory.fill({index: probe.endpoint.regions[index].memory for index in (0, 2)})
@@ -118,6 +120,7 @@ class El2Lane:
     ) -> Ran:
         place = self._installation.patches[name].place
         at, modes = (_AT_GUEST, GUEST_MODES) if s2 is not None else (_AT_HOST, HOST_MODES)
+        modes = SHORT_MODES if s2 is not None and size == "short" else modes
         batches = schedule(place, self._installation.following(name), ops, modes, self.hello.features)
         batches[0] = [Trial(op, op.levels[0], False, place.arena_offset) for op in at] + batches[0]
         rows: dict[str, _RowBuilder] = {}
@@ -136,13 +139,13 @@ class El2Lane:
                 elif trial.op in at:
                     par[trial.op.name] = result.value0
                 else:
-                    mapping = self._mapping(s1, s2, name, trial.beyond)
+                    judge = self._judge_of(trial, self._mapping(s1, s2, name, trial.beyond))
                     judgement, device = self._judge(
-                        trial, order, result, place, mapping, logs[order.mark], ran.submission
+                        trial, order, result, place, judge, logs[order.mark], ran.submission
                     )
                     self._memory.apply(logs[order.mark])
                     builder = rows.setdefault(trial.row, _RowBuilder(trial))
-                    builder.add(trial, judgement, device, self._expected(trial, mapping))
+                    builder.add(trial, judgement, device, judge.expected)
                     self._count(judgement, f"{where}: {trial.row}, {trial.mode}")
         if dropped := self.probe.endpoint.recorder.dropped:
             self.problem(where, f"the device's log must be whole, not short of {dropped} entries")
@@ -170,8 +173,13 @@ class El2Lane:
         page = Page(patch.host or MEMORY_TYPES[0]) if s2 is None else Page(s1, patch.stage2)
         return Mapping(s1, s2, self.fwb, page)
 
-    def _expected(self, trial: Trial, mapping: Mapping) -> str:
-        return expect(trial.op, mapping, trial.el, self._implementation).text
+    def _judge_of(self, trial: Trial, mapping: Mapping) -> Judge:
+        key = (trial.op.name, trial.el, mapping)
+        found = self._judges.get(key)
+        if found is None:
+            expectation = expect(trial.op, mapping, trial.el, self._implementation)
+            found = self._judges[key] = Judge(expectation, mapping)
+        return found
 
     def _judge(
         self,
@@ -179,13 +187,12 @@ class El2Lane:
         order: Experiment,
         result: Result,
         place: Place,
-        mapping: Mapping,
+        judge: Judge,
         log: Sequence[Transaction],
         submission: Submission,
     ) -> tuple[Judgement, str]:
-        judge = Judge(expect(trial.op, mapping, trial.el, self._implementation), mapping)
         before = self._memory.span(place, trial.offset, 2 * SLOT if trial.op.crossing else SLOT)
-        s1 = MEMORY_TYPES.index(mapping.s1)
+        s1 = MEMORY_TYPES.index(judge.mapping.s1)
         far = self.hello.address(el=trial.el, s1=s1, bar=place.bar, offset=trial.offset)
         accesses, rings = split(log, place, trial.offset)
         rung = [each.data for each in rings]
@@ -201,7 +208,7 @@ class El2Lane:
         if judgement.deviation is not None:
             self.tally.shown[judgement.deviation.name] = self.tally.shown.get(judgement.deviation.name, 0) + 1
         if judgement.missed is not None:
-            self.tally.missed[judgement.missed.name] = self.tally.missed.get(judgement.missed.name, 0) + 1
+            self.tally.missed.setdefault(judgement.missed.name, where)
         if judgement.verdict is Verdict.DISAGREE:
             self.problem(where, f"{judgement.why} (observed: {judgement.observed})")
 

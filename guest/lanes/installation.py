@@ -39,6 +39,7 @@ class Installation:
         if not place.crossable:
             return None
         for other, patch in self.patches.items():
-            if (patch.place.bar, patch.place.offset, patch.place.arena_offset) == (place.bar, place.end, place.end):
+            after = patch.place
+            if after.arena_size and (after.bar, after.offset, after.arena_offset) == (place.bar, place.end, place.end):
                 return other
         return None

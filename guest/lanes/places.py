@@ -45,9 +45,9 @@ class Place:
 
     @property
     def slots(self) -> list[int]:
-        """Offsets of the arena's slots, without those that `page_ends` has."""
-        ends = set(self.page_ends)
-        return [at for at in range(self.arena_offset, self.arena_offset + self.arena_size, SLOT) if at not in ends]
+        """Offsets of the arena's slots, without those that an operation uses which crosses into a page or a range."""
+        kept = range(SLOT, PAGE - SLOT, SLOT)
+        return [at for at in range(self.arena_offset, self.arena_offset + self.arena_size, SLOT) if at % PAGE in kept]
 
     @property
     def page_ends(self) -> range:

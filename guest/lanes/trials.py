@@ -16,6 +16,8 @@ Modes = Sequence[tuple[int, bool]]
 
 GUEST_MODES: Modes = ((1, False), (1, True), (0, False), (0, True))
 """(exception level, warm): a guest's kernel and its user space, after a TLBI and again with the page in the TLB."""
+SHORT_MODES: Modes = ((1, False), (0, True))
+"""Those of a short battery."""
 HOST_MODES: Modes = ((2, False), (2, True))
 """As the host's own mapping, from EL2."""
 

@@ -25,27 +25,27 @@ def test_every_deviation_has_its_reason() -> None:
     assert all(each.reason for each in ACCESSES)
 
 
-def applying(kind: Kind, *, warm: bool, s1_device: bool, s2_device: bool | None) -> list[str]:
-    trial = Trial(kind, warm, s1_device, s2_device)
-    return [each.name for each in ACCESSES if each.applies(trial)]
+def applying(kind: Kind, *, warm: bool, s1_device: bool, s2_device: bool | None, vector: bool = False) -> str | None:
+    trial = Trial(kind, vector, warm, s1_device, s2_device)
+    return next((each.name for each in ACCESSES if each.applies(trial)), None)
 
 
 def test_a_cold_unaligned_access_has_no_deviation() -> None:
     for s1_device in (True, False):
         for s2_device in (True, False, None):
-            assert applying(Kind.PLAIN, warm=False, s1_device=s1_device, s2_device=s2_device) == []
+            assert applying(Kind.PLAIN, warm=False, s1_device=s1_device, s2_device=s2_device) is None
 
 
 def test_warm_deviations_are_of_the_two_classes_where_the_stages_differ() -> None:
-    assert applying(Kind.PLAIN, warm=True, s1_device=True, s2_device=False) == ["warm-device-over-normal"]
-    assert applying(Kind.PLAIN, warm=True, s1_device=False, s2_device=True) == ["warm-normal-over-device"]
-    assert applying(Kind.PLAIN, warm=True, s1_device=True, s2_device=True) == []
-    assert applying(Kind.PLAIN, warm=True, s1_device=True, s2_device=None) == []
+    assert applying(Kind.PLAIN, warm=True, s1_device=True, s2_device=False) == "warm-device-over-normal"
+    assert applying(Kind.PLAIN, warm=True, s1_device=False, s2_device=True) == "warm-normal-over-device"
+    assert applying(Kind.PLAIN, warm=True, s1_device=True, s2_device=True) is None
+    assert applying(Kind.PLAIN, warm=True, s1_device=True, s2_device=None) is None
 
 
 def test_dc_zva_is_a_deviation_cold_and_warm() -> None:
     for warm in (False, True):
-        assert applying(Kind.DC_ZVA, warm=warm, s1_device=True, s2_device=True) == ["dc-zva-on-device"]
+        assert applying(Kind.DC_ZVA, warm=warm, s1_device=True, s2_device=True) == "dc-zva-on-device"
 
 
 def test_a_deviation_is_shown_only_by_what_it_predicts() -> None:
@@ -59,3 +59,9 @@ def test_a_deviation_is_shown_only_by_what_it_predicts() -> None:
     assert by_name["warm-normal-over-device"].shown_by(el1)
     assert not by_name["warm-normal-over-device"].shown_by(el2)
     assert not by_name["warm-normal-over-device"].shown_by(translation)
+
+
+def test_vector_elements_are_a_deviation_cold_and_warm() -> None:
+    for warm in (False, True):
+        found = applying(Kind.PLAIN, vector=True, warm=warm, s1_device=True, s2_device=False)
+        assert found == "vector-elements-on-device"
