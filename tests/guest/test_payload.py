@@ -270,6 +270,15 @@ def test_a_skipped_tlbi_shows(qemu: Path, tmp_path: Path) -> None:
     assert (second.status, second.tlbi) == (Status.DONE, False)
 
 
+def test_warm_is_warm_on_every_page(qemu: Path, tmp_path: Path) -> None:
+    """QEMU's TLB is direct-mapped: whichever page is tried, nothing may evict it between warm-up and access."""
+    names = ["str-x+1", "ldr-q+4", "stp-x+4", "libc-memcpy"]
+    experiments = [one(name, NC, 4096 * page, flags=RunFlag.WARM) for page in range(256) for name in names]
+    found = results(qemu, tmp_path, [Range(2, 0, 256, 1, NC)], experiments)
+    # Under QEMU the alignment fault of a warm page is taken to EL1 instead of EL2.
+    assert {(result.status, result.level) for result in found} == {(Status.FAULT, 1)}
+
+
 def test_code_at_the_wrong_level_shows(qemu: Path, tmp_path: Path) -> None:
     experiments = [one("str-x", NC), one("str-x", NC, el=0)]
     ranges = [Range(2, 0, 1, 5, NC)]
