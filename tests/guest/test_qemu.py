@@ -142,7 +142,9 @@ async def main():
         await vm.wait()
 asyncio.run(main())
 """
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", text, stdout=subprocess.PIPE)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", text, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
     assert parent.stdout is not None
     pid = int(await parent.stdout.readline())
     descriptor = os.pidfd_open(pid)
