@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import defaultdict
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from pyvfio_user.devices.upcase import Upcase
 from pyvfio_user.guest.battery import BATTERY, INDEX
 from pyvfio_user.guest.commander import Guest, StepFailed
 from pyvfio_user.guest.errors import QemuError
+from pyvfio_user.guest.fixtures import ServeDevice, StartGuest
 from pyvfio_user.guest.hello import PciFunction
 from pyvfio_user.guest.operation import SLOT, Kind, Op, pattern, qemu_transactions
 from pyvfio_user.guest.plan import MAIR, Experiment, Range, Status
@@ -44,7 +44,7 @@ def place(op: Op, number: int) -> int:
     return TRAPPED + (4096 - SLOT if op.crossing else SLOT * 2 * (number % 15))
 
 
-async def test_every_operation_reaches_a_trapped_window_as_it_declares(baremetal_guest: Any) -> None:
+async def test_every_operation_reaches_a_trapped_window_as_it_declares(baremetal_guest: StartGuest) -> None:
     running = await baremetal_guest()
     await running.guest.install([Range(2, TRAPPED, 32, 5, NC), Range(0, Reg.DOORBELL, 1, 1, NGNRE)])
     experiments = [
@@ -67,7 +67,7 @@ async def test_every_operation_reaches_a_trapped_window_as_it_declares(baremetal
         assert rung == ([op.doorbell_value(pattern(experiment.mark))] if op.doorbell else []), op.name
 
 
-async def test_stage_2_decides_whether_bytes_or_a_fault_arrive(baremetal_guest: Any) -> None:
+async def test_stage_2_decides_whether_bytes_or_a_fault_arrive(baremetal_guest: StartGuest) -> None:
     """status-quo against normal-nc-all: the same guest, Normal-NC, an unaligned 8-byte store."""
     running = await baremetal_guest()
     store = [Experiment(1, INDEX["str-x+1"], 1, NC, 2, STRICT)]
@@ -84,7 +84,7 @@ async def test_stage_2_decides_whether_bytes_or_a_fault_arrive(baremetal_guest: 
 
 
 @pytest.mark.parametrize("s1", [index for index, byte in enumerate(MAIR) if byte != 0xF0])
-async def test_a_thousand_entries_arrive_whole_and_in_order(baremetal_guest: Any, s1: int) -> None:
+async def test_a_thousand_entries_arrive_whole_and_in_order(baremetal_guest: StartGuest, s1: int) -> None:
     running = await baremetal_guest()
     await running.guest.install([Range(2, TRAPPED, 32, 5, NC), Range(0, Reg.DOORBELL, 1, 1, NGNRE)])
     push = Workload(
@@ -111,7 +111,7 @@ async def test_a_thousand_entries_arrive_whole_and_in_order(baremetal_guest: Any
         assert (rung.region, rung.offset, int.from_bytes(rung.data, "little")) == (0, Reg.DOORBELL, number + 1)
 
 
-async def test_the_mapped_window_comes_with_the_answer(baremetal_guest: Any) -> None:
+async def test_the_mapped_window_comes_with_the_answer(baremetal_guest: StartGuest) -> None:
     running = await baremetal_guest()
     await running.guest.install([Range(2, 0, 32, 5, NC)])
     await running.guest.run([Experiment(7, INDEX["st1-4x16b"], 0, NC, 2, 2 * SLOT)])
@@ -148,7 +148,9 @@ async def _enable_msi(guest: Guest, function: PciFunction, target: int) -> None:
 
 
 @pytest.mark.parametrize("interrupt", ["msix", "msi", "intx"])
-async def test_the_guest_drives_the_teaching_device(baremetal_guest: Any, serve_device: Any, interrupt: str) -> None:
+async def test_the_guest_drives_the_teaching_device(
+    baremetal_guest: StartGuest, serve_device: ServeDevice, interrupt: str
+) -> None:
     running = await baremetal_guest(await serve_device(Upcase()))
     guest, hello = running.guest, await running.guest.hello()
     upcase = hello.find(0x1234, 0x11CA)
@@ -171,7 +173,7 @@ async def test_the_guest_drives_the_teaching_device(baremetal_guest: Any, serve_
     assert await guest.read(Space.MMIO, 4, upcase.bars[0] + 12) == 1
 
 
-async def test_a_step_that_faults_is_an_error_and_the_guest_lives(baremetal_guest: Any) -> None:
+async def test_a_step_that_faults_is_an_error_and_the_guest_lives(baremetal_guest: StartGuest) -> None:
     running = await baremetal_guest()
     message = "the guest's read of 4 bytes of MMIO at 0xffff000 must be done, not FAULT (value 0x0, ESR 0x96000010)"
     with pytest.raises(StepFailed, match=f"^{re.escape(message)}$"):
@@ -179,21 +181,21 @@ async def test_a_step_that_faults_is_an_error_and_the_guest_lives(baremetal_gues
     assert (await running.guest.hello()).under_test == 1
 
 
-async def test_off_turns_the_machine_off(baremetal_guest: Any) -> None:
+async def test_off_turns_the_machine_off(baremetal_guest: StartGuest) -> None:
     running = await baremetal_guest()
     await running.guest.off()
     assert await running.vm.wait() == 0
     assert running.vm.console_tail(1) == ["pyvfio-user guest: off"]
 
 
-async def test_a_machine_that_is_gone_is_an_error_at_once(baremetal_guest: Any) -> None:
+async def test_a_machine_that_is_gone_is_an_error_at_once(baremetal_guest: StartGuest) -> None:
     running = await baremetal_guest()
     await running.guest.off()
     with pytest.raises(QemuError, match=r"(?s)^QEMU ended with exit status 0\n.*pyvfio-user guest: off"):
         await asyncio.wait_for(running.guest.hello(), 10)
 
 
-async def test_after_a_reset_the_guest_starts_again(baremetal_guest: Any) -> None:
+async def test_after_a_reset_the_guest_starts_again(baremetal_guest: StartGuest) -> None:
     running = await baremetal_guest()
     first = await running.guest.hello()
     await running.vm.execute("system_reset")

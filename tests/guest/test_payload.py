@@ -30,6 +30,7 @@ from pyvfio_user.guest.plan import (
     unpack_run,
 )
 from pyvfio_user.guest.provision.compiler import Compiler, find_compiler
+from pyvfio_user.guest.provision.qemu import QemuBinary
 from pyvfio_user.guest.script import Action, Outcome, Space, Step, StepStatus, pack_script, unpack_script
 from pyvfio_user.guest.workload import Barrier, Idiom, Workload, entry, pack_workload, unpack_workload
 
@@ -42,10 +43,8 @@ RTC = 0x0901_0000
 
 
 @pytest.fixture
-def qemu(qemu_binary: Any) -> Path:
-    path = qemu_binary.path
-    assert isinstance(path, Path)
-    return path
+def qemu(qemu_binary: QemuBinary) -> Path:
+    return qemu_binary.path
 
 
 def one(name: str, s1: int, offset: int = 0, *, el: int = 1, mark: int = 0, flags: int = 0) -> Experiment:

@@ -91,7 +91,7 @@ def test_any_bytes_are_an_answer_or_an_error(data: bytes) -> None:
         workload.unpack_workload,
     ):
         with pytest.raises(DefinitionError):
-            unpack(data)  # type: ignore[operator]
+            unpack(data)
 
 
 def test_result_flags() -> None:
