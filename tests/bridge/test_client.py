@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from pyvfio_user.bridge.client import Client, ProtocolError, VfioUserError
 
 from .fake_server import FakeServer, fake_server
