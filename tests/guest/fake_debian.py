@@ -69,7 +69,7 @@ class FakeDebian:
         script(self.bin / "apt-get", _APT.format(log=self._log, package=package, update=update))
         listing = folder / "sources.list"
         if sources is None:
-            sources = "deb http://mirror.example/debian bookworm main\n"
+            sources = "deb http://mirror.example/archive bookworm main\n"
         listing.write_text(sources)
         script(self.bin / "apt-config", f"#!/bin/sh\necho \"LIST='{listing}'\"\necho \"PARTS='{folder}/none/'\"\n")
         script(self.bin / "dpkg", '#!/bin/sh\n[ "$1" != --print-architecture ] || { echo amd64; exit; }\n'

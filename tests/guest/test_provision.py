@@ -151,7 +151,7 @@ def test_a_qemu_is_fetched_once_whole_and_runs_through_its_wrapper(
     assert qemu == QemuBinary(cache / "qemu/11.1.3/qemu-system-aarch64-fake", "11.1.3", "cache")
     assert sorted(path.name for path in (cache / "qemu").iterdir()) == [".lock", "11.1.3"]
     assert debian.sources == "".join(
-        f"deb [signed-by={keyring} arch=amd64] http://mirror.example/debian {suite} main\n"
+        f"deb [signed-by={keyring} arch=amd64] http://mirror.example/archive {suite} main\n"
         for suite in ("trixie", "trixie-backports")
     )
     assert [line.rpartition(":")[0] for line in text.getvalue().splitlines() if ":" in line] == [
@@ -188,7 +188,7 @@ def test_what_apt_says_is_told_with_a_remedy_and_nothing_is_left(
     with pytest.raises(ProvisionError) as caught:
         provide_qemu(quiet()[0])
     assert caught.value.missing == (
-        "apt could not fetch qemu-system-arm:\n    http://mirror.example/debian: E: no network"
+        "apt could not fetch qemu-system-arm:\n    http://mirror.example/archive: E: no network"
     )
     assert caught.value.remedy.startswith("install QEMU 10.1 or newer built with vfio-user-pci")
     assert os.listdir(cache / "qemu") == [".lock"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyvfio_user.guest.provision.sources import Source, debian_mirrors, parse_deb822, parse_one_line, read_sources
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-MIRROR = "http://mirror.example/debian"
+MIRROR = "http://mirror.example/archive"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_deb822_stanza_is_one_entry_for_each_uri() -> None:
     text = f"""\
 # a comment
 Types: deb deb-src
-URIs: {MIRROR} https://other.example/debian
+URIs: {MIRROR} https://other.example/archive
 Suites: trixie trixie-updates
 # a comment within
 Components: main
@@ -55,7 +55,7 @@ Components: main
 """
     assert list(parse_deb822(text)) == [
         Source(MIRROR, ("trixie", "trixie-updates"), ("main", "contrib"), KEYRING),
-        Source("https://other.example/debian", ("trixie", "trixie-updates"), ("main", "contrib"), KEYRING),
+        Source("https://other.example/archive", ("trixie", "trixie-updates"), ("main", "contrib"), KEYRING),
     ]
 
 
@@ -71,8 +71,8 @@ def test_a_key_written_into_the_stanza_is_kept_as_one_value() -> None:
         (Source(MIRROR, ("trixie",), ("main",), KEYRING.replace("gpg", "pgp")), True),
         (Source(MIRROR, ("stable", "stable-updates"), ("main", "non-free-firmware")), True),
         (Source("mirror+file:///etc/apt/mirrors/debian.list", ("bookworm",), ("main",)), True),
-        (Source("http://security.example/debian-security", ("bookworm-security",), ("main",), KEYRING), False),
-        (Source("http://security.example/debian-security", ("buster/updates",), ("main",)), False),
+        (Source("http://security.example/archive-security", ("bookworm-security",), ("main",), KEYRING), False),
+        (Source("http://security.example/archive-security", ("buster/updates",), ("main",)), False),
         (Source("https://docker.example/linux/debian", ("bookworm",), ("stable",)), False),
         (Source("https://node.example/node_20.x", ("nodistro",), ("main",), "/usr/share/keyrings/node.gpg"), False),
         (Source("https://browser.example/deb", ("stable",), ("main",), "/usr/share/keyrings/browser.gpg"), False),
@@ -96,13 +96,13 @@ def test_the_mirror_with_the_debian_keyring_comes_first_and_each_once() -> None:
 def test_all_files_that_apt_reads_are_read_and_no_others(tmp_path: Path) -> None:
     parts = tmp_path / "sources.list.d"
     parts.mkdir()
-    (tmp_path / "sources.list").write_text("deb http://one.example/debian bookworm main\n")
-    (parts / "a.list").write_text("deb http://two.example/debian bookworm main\n")
-    (parts / "b.sources").write_text("Types: deb\nURIs: http://three.example/debian\nSuites: sid\nComponents: main\n")
-    (parts / "c.list.disabled").write_text("deb http://four.example/debian bookworm main\n")
+    (tmp_path / "sources.list").write_text("deb http://one.example/archive bookworm main\n")
+    (parts / "a.list").write_text("deb http://two.example/archive bookworm main\n")
+    (parts / "b.sources").write_text("Types: deb\nURIs: http://three.example/archive\nSuites: sid\nComponents: main\n")
+    (parts / "c.list.disabled").write_text("deb http://four.example/archive bookworm main\n")
     (parts / "d.list").mkdir()
     found = read_sources(tmp_path / "sources.list", parts)
-    assert [source.uri for source in found] == [f"http://{n}.example/debian" for n in ("one", "two", "three")]
+    assert [source.uri for source in found] == [f"http://{n}.example/archive" for n in ("one", "two", "three")]
 
 
 def test_absent_files_give_nothing(tmp_path: Path) -> None:
