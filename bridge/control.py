@@ -9,7 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import wire
 from .endpoint import Endpoint
@@ -17,15 +17,21 @@ from .errors import WireError
 from .log import logger
 from .wire import Command, IrqIndex, RegionFlag, RegionIndex
 
-_CAPABILITIES = {
+_LIMITS = {
     "max_msg_fds": wire.MAX_FDS,
     "max_data_xfer_size": wire.MAX_TRANSFER,
     "max_dma_maps": wire.MAX_DMA_MAPS,
     "pgsizes": wire.PAGE,
-    "write_multiple": True,
 }
-VERSION_JSON = json.dumps({"capabilities": _CAPABILITIES}, separators=(",", ":")).encode() + b"\0"
-"""What the server offers; QEMU has room for `wire.MAX_VERSION_JSON` bytes."""
+
+
+def version_json(*, write_multiple: bool) -> bytes:
+    """What the server offers; QEMU has room for `wire.MAX_VERSION_JSON` bytes.
+
+    REGION_WRITE_MULTI is offered to a client that proposed it: a reply's capabilities are a subset of the proposed.
+    """
+    offered = {**_LIMITS, "write_multiple": True} if write_multiple else _LIMITS
+    return json.dumps({"capabilities": offered}, separators=(",", ":")).encode() + b"\0"
 
 
 class Reply(NamedTuple):
@@ -88,10 +94,11 @@ class Control:
         capabilities = _capabilities(body[wire.VERSION.size :])
         if version.major != wire.VERSION_MAJOR:
             raise WireError(f"version must be {wire.VERSION_MAJOR}.x, not {version.major}.{version.minor}")
-        self.max_transfer = capabilities.get("max_data_xfer_size", wire.MAX_TRANSFER)
+        self.max_transfer = _max_transfer(capabilities)
         self.refused = False
         self.negotiated = True
-        return Reply(wire.VERSION.pack(wire.VERSION_MAJOR, wire.VERSION_MINOR) + VERSION_JSON)
+        text = version_json(write_multiple=capabilities.get("write_multiple") is True)
+        return Reply(wire.VERSION.pack(wire.VERSION_MAJOR, wire.VERSION_MINOR) + text)
 
     def _device_info(self, body: bytes, fds: list[int]) -> Reply:
         _check_argsz(wire.DEVICE_INFO.unpack_from(body).argsz, wire.DEVICE_INFO.size)
@@ -166,8 +173,8 @@ def _check_argsz(argsz: int, least: int) -> None:
         raise WireError(f"argsz must be at least {least}, not {argsz}")
 
 
-def _capabilities(text: bytes) -> dict[str, int]:
-    """The client's numeric capabilities out of its VERSION."""
+def _capabilities(text: bytes) -> dict[str, Any]:
+    """The client's capabilities, out of its VERSION."""
     text, _, _ = text.partition(b"\0")
     try:
         parsed = json.loads(text) if text else {}
@@ -176,8 +183,11 @@ def _capabilities(text: bytes) -> dict[str, int]:
     found = parsed.get("capabilities", {}) if isinstance(parsed, dict) else None
     if not isinstance(found, dict):
         raise WireError("VERSION must carry a JSON object with an object `capabilities`")
-    numbers = {name: value for name, value in found.items() if type(value) is int}
-    transfer = numbers.get("max_data_xfer_size", wire.MAX_TRANSFER)
-    if transfer < wire.PAGE:
-        raise WireError(f"max_data_xfer_size must be at least {wire.PAGE}, not {transfer}")
-    return numbers
+    return found
+
+
+def _max_transfer(capabilities: dict[str, Any]) -> int:
+    transfer = capabilities.get("max_data_xfer_size", wire.MAX_TRANSFER)
+    if type(transfer) is not int or transfer < wire.PAGE:
+        raise WireError(f"max_data_xfer_size must be an integer of at least {wire.PAGE}, not {transfer!r:.40}")
+    return transfer

@@ -24,12 +24,12 @@ def test_registers_have_their_reset_value_at_once_and_after_a_reset() -> None:
     region.add_memory(0, 16)
     region.add_registers(0x10, rules(reset=b"\1\2\3\4"))
     region.add_doorbell(0x20, 4, lambda value: None)
-    assert region.memory[0x10:0x14] == b"\1\2\3\4"
+    assert bytes(region.memory[0x10:0x14]) == b"\1\2\3\4"
     for start in (0, 0x10, 0x20):
         region.memory[start : start + 4] = b"\xee" * 4
     region.reset()
-    assert (region.memory[0:4], region.memory[0x10:0x14]) == (b"\xee" * 4, b"\1\2\3\4")
-    assert region.memory[0x20:0x24] == bytes(4)
+    assert (bytes(region.memory[0:4]), bytes(region.memory[0x10:0x14])) == (b"\xee" * 4, b"\1\2\3\4")
+    assert bytes(region.memory[0x20:0x24]) == bytes(4)
 
 
 def test_mapped_areas_make_the_whole_region_one_sealed_file() -> None:
@@ -39,7 +39,7 @@ def test_mapped_areas_make_the_whole_region_one_sealed_file() -> None:
     assert os.fstat(region.fd).st_size == 0x4000
     with mmap.mmap(region.fd, 0x1000, offset=0x2000) as view:
         view[0:2] = b"hi"
-    assert region.memory[0x2000:0x2002] == b"hi"
+    assert bytes(region.memory[0x2000:0x2002]) == b"hi"
     with pytest.raises(PermissionError):
         os.ftruncate(region.fd, 0)
     with pytest.raises(PermissionError):
