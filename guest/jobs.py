@@ -17,7 +17,7 @@ from .lanes.installation import Installation, Patch
 from .lanes.places import PLACES
 from .layout import DRIVER, GAP, LAYOUT, REQUEST, installation
 from .operation import Op
-from .results import Battery, Cell, HostCell, Verdict
+from .results import Battery, Cell, HostCell, Verdict, worst
 
 ALL_PAIRS = "all-pairs"
 """The pseudo scheme that installs every stage-2 attribute there is, on one range."""
@@ -188,7 +188,7 @@ class Runner:
             if size == "full":
                 self._full[key] = ran.key
             verdict, note = self._attribute(s1, s2, expected, ran, where)
-            accesses = self._counted(name, ran, where)
+            accesses = self._counted(name, ran, self._full.get(key), where)
             self.cells.append(
                 self._cell(
                     scheme,
@@ -219,16 +219,17 @@ class Runner:
             return (PLATFORM if platform else FULL), "full"
         return (named("ldr-w") if platform else SHORT), "short"
 
-    def _counted(self, name: str, ran: Ran, where: str) -> Verdict:
-        """The battery's verdict; one that made nothing, or left no trace at the device, proves nothing."""
+    def _counted(self, name: str, ran: Ran, full: str | None, where: str) -> Verdict:
+        """The verdict of the battery, and of the full one under the same types.
+
+        A battery that made nothing, or left no trace at the device, proves nothing: a disagreement.
+        """
         if name.startswith(GAP):
             return Verdict.UNOBSERVABLE
         if ran.experiments and ran.transactions:
-            return ran.verdict
-        self.lane.problem(
-            where,
-            f"the battery must leave a trace, not {ran.experiments} experiments and {ran.transactions} transactions",
-        )
+            return worst([ran.verdict, *([self.lane.batteries[full].verdict] if full else [])])
+        found = f"{ran.experiments} experiments and {ran.transactions} transactions"
+        self.lane.problem(where, f"the battery must leave a trace, not {found}")
         return Verdict.DISAGREE
 
     def _attribute(self, s1: MemoryType, s2: int, expected: str, ran: Ran, where: str) -> tuple[Verdict, str]:
@@ -283,7 +284,7 @@ class Runner:
             type=str(patch.host),
             observed=observed,
             verdict=Verdict.AGREE if observed == str(patch.host) else Verdict.DISAGREE,
-            accesses=self._counted(name, ran, where),
+            accesses=self._counted(name, ran, self._full.get(key), where),
             battery=ran.key,
             full=self._full.get(key),
             experiments=ran.experiments,

@@ -11,9 +11,6 @@ from ..bridge.schemes.questions import Cell as Evidence
 from .layout import DRIVER, LAYOUT, REQUEST, part_holding
 from .results import Cell, HostCell, Verdict
 
-_SEEN = (Verdict.AGREE, Verdict.KNOWN_DEVIATION)
-
-
 QUESTIONS = {
     answer.key: answer.text
     for answer in scorecard(Study.of(SCHEMES["status-quo"], LAYOUT, request=REQUEST, driver=DRIVER))
@@ -34,8 +31,8 @@ class Observations:
             if mapping.scheme == scheme and mapping.lane != "model":
                 self._host.setdefault((mapping.case, mapping.fwb), {}).setdefault(mapping.range, mapping)
 
-    def probe(self, evidence: Evidence, case: str) -> str | None:
-        """The name of the probe that saw what ``evidence`` expects, or None."""
+    def probe(self, evidence: Evidence, case: str) -> tuple[str, bool] | None:
+        """What was observed where ``evidence`` says, and whether it was what it expects; None if nothing was."""
         found: Cell | HostCell | None
         fwb = int(evidence.fwb)
         if evidence.s1 is None:
@@ -44,10 +41,11 @@ class Observations:
         else:
             found = _at(self._guest.get((case, fwb, str(evidence.s1)), {}), evidence)
             kind = f"s1={evidence.s1}"
-        if found is None or found.observed != str(evidence.expected) or found.verdict not in _SEEN:
+        if found is None or found.observed is None:
             return None
         where = f"{found.lane} -cpu {found.cpu} FWB={found.fwb} {found.scheme} ({found.case}) {found.range}"
-        return f"{where} {kind}: {found.observed}"
+        right = found.observed == str(evidence.expected) and found.verdict is Verdict.AGREE
+        return f"{where} {kind}: {found.observed}", right
 
 
 def _at(cells: dict[str, Any], evidence: Evidence) -> Any:
@@ -77,20 +75,22 @@ def answers(schemes: Sequence[str], cells: Sequence[Cell], host: Sequence[HostCe
 
 
 def _answer(answer: Answer, study: Study, observations: Observations) -> dict[str, Any]:
+    """One answer. It is *seen* when all of its evidence was; ``contrary`` is what was seen otherwise."""
     probes: list[str] = []
+    contrary: list[str] = []
     for evidence in answer.evidence:
         found = next((p for case in _cases(study, evidence.request) if (p := observations.probe(evidence, case))), None)
-        if found is None:
-            probes.clear()
-            break
-        probes.append(found)
-    seen = bool(probes)
+        if found is not None:
+            (probes if found[1] else contrary).append(found[0])
+    seen = bool(answer.evidence) and len(probes) == len(answer.evidence)
     return {
         "question": answer.question,
         "text": answer.text,
         "value": answer.value,
         "detail": answer.detail,
         "how": "seen" if seen else "modelled",
-        **({"lane": probes[0].partition(" ")[0], "probes": probes} if seen else {}),
+        "probes": probes if seen else [],
+        **({"lane": probes[0].partition(" ")[0]} if seen else {}),
+        **({"contrary": contrary} if contrary else {}),
         **({"modelled": list(answer.unobservable)} if seen and answer.unobservable else {}),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
@@ -35,6 +36,8 @@ def show(matrix: Matrix, console: Console, questions: dict[str, str]) -> None:
         console.print(_schemes(cpu, fwb, cells, [h for h in matrix.host if (h.cpu, h.fwb) == (cpu, fwb)]))
     if matrix.scorecard:
         console.print(_scorecard(matrix, questions))
+        for line in _legend(matrix, questions):
+            console.print(line, style="dim", highlight=False, markup=False)
     legend = Text("  ").join(Text(text, style) for style, text in _LEGEND)
     console.print(legend)
     console.print(f"[dim]{HONESTY}[/dim]")
@@ -99,27 +102,31 @@ def _schemes(cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Tab
 
 
 def _scorecard(matrix: Matrix, questions: dict[str, str]) -> Table:
-    """One row a question, one column a scheme would be too wide: a block a scheme, a line a question."""
-    table = Table(title="scorecard", title_justify="left")
-    for heading in ("scheme", "question", "answer", "how"):
-        table.add_column(heading, no_wrap=heading == "scheme")
+    """One row a scheme, one column a question; the answers in short, an asterisk where they were seen."""
+    table = Table(title="scorecard (* seen in this run, otherwise modelled)", title_justify="left")
+    table.add_column("scheme", no_wrap=True)
+    for key in questions:
+        table.add_column(key.replace("-", "\n"), no_wrap=True)
     for scheme, answers in matrix.scorecard.items():
-        for index, (key, text) in enumerate(questions.items()):
-            answer = answers[key]
-            how = f"seen ({answer['lane']}, {len(answer['probes'])} probes)" if answer["how"] == "seen" else "modelled"
-            end = index == len(questions) - 1
-            table.add_row(scheme if index == 0 else "", text, _answer(answer["value"]), how, end_section=end)
+        cells = (answers[key] for key in questions)
+        table.add_row(scheme, *(short(each["value"]) + ("*" if each["how"] == "seen" else "") for each in cells))
     return table
 
 
-def _answer(value: Any) -> Text:
-    """An answer's value: yes and no in colour, a record as its parts."""
-    if isinstance(value, dict):
-        if all(isinstance(each, bool) for each in value.values()):
-            return Text(", ".join(key for key, each in value.items() if each) or "none")
-        return Text(", ".join(f"{key}: {_answer(each).plain}" for key, each in value.items()))
-    if isinstance(value, list):
-        return Text(", ".join(_answer(each).plain for each in value) or "none")
+def _legend(matrix: Matrix, questions: dict[str, str]) -> Iterator[str]:
+    """What each column of the scorecard asks, and what its parts are."""
+    for key, text in questions.items():
+        value = next(iter(matrix.scorecard.values()))[key]["value"]
+        yield f"  {key}: {text}" + (f" ({', '.join(value)})" if isinstance(value, dict) else "")
+
+
+def short(value: Any) -> str:
+    """An answer's value in a few characters: y and n, counts of lists, parts of a record one after the other."""
     if isinstance(value, bool):
-        return Text("yes", "green") if value else Text("no", "red")
-    return Text("-" if value is None else str(value))
+        return "y" if value else "n"
+    if isinstance(value, dict):
+        parts = [short(each) for each in value.values()]
+        return ("" if all(len(part) == 1 for part in parts) else "/").join(parts)
+    if isinstance(value, list):
+        return str(len(value))
+    return "-" if value is None else str(value)
