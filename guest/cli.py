@@ -136,14 +136,17 @@ def qemu(config: str, names: Sequence[str], cpu: str | None, only_print: bool, e
 @click.option(
     "--cpu", "cpus", multiple=True, metavar="C", help="A CPU of QEMU's (default: max, cortex-a76); repeatable."
 )
+@click.option("--range", "ranges", multiple=True, metavar="R", help="A range of the layout (default: all); repeatable.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
 @click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to look at here.")
-def matrix(schemes: Sequence[str], cpus: Sequence[str], json_file: Path | None, page: Path | None) -> None:
+def matrix(
+    schemes: Sequence[str], cpus: Sequence[str], ranges: Sequence[str], json_file: Path | None, page: Path | None
+) -> None:
     """Run the attribute schemes against the probe device, in guests under QEMU; exit status 1 if anything disagrees."""
     from .matrix_view import view_matrix
 
     async def session() -> int:
-        found = await view_matrix(schemes, cpus, json_file, page, _console())
+        found = await view_matrix(schemes, cpus, ranges, json=json_file, page=page, console=_console())
         return 1 if found.problems else 0
 
     _run(session())

@@ -29,12 +29,16 @@ CHANGED_PAGE = 1
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What to run: ``schemes`` by id, `ALL_PAIRS` among them; ``full``: every operation once per pair of types."""
+    """What to run: ``schemes`` by id, `ALL_PAIRS` among them; ``full``: every operation once per pair of types.
+
+    ``ranges`` are those that batteries run on, by name; none: all. ``faults`` are those of `plan.Fault`.
+    """
 
     cpu: str
     fwb: int
     schemes: tuple[str, ...]
     full: bool = True
+    ranges: tuple[str, ...] = ()
     faults: int = 0
 
 
@@ -110,13 +114,17 @@ class Runner:
     async def _case(self, scheme: str, case: str, decision: Decision) -> None:
         for piece in decision.pieces:
             self._check_claim(scheme, case, piece)
-            if piece.refusal is not None and piece.range in PLACES:
+            if piece.refusal is not None and piece.range in PLACES and self._wanted(piece.range):
                 self._refused(scheme, case, piece.range, f"{piece.refusal.name}: {piece.refusal.reason}")
         installed = installation(decision)
         await self.lane.install(installed, f"{scheme} ({case})")
         for name, patch in installed.patches.items():
-            await self._guest_cells(scheme, case, name, patch.stage2, installed)
-            await self._host_cell(scheme, case, name, patch, installed)
+            if self._wanted(name.partition("[")[0]):
+                await self._guest_cells(scheme, case, name, patch.stage2, installed)
+                await self._host_cell(scheme, case, name, patch, installed)
+
+    def _wanted(self, name: str) -> bool:
+        return not self.job.ranges or name in self.job.ranges
 
     def _check_claim(self, scheme: str, case: str, piece: Piece) -> None:
         """The scheme must decide what it is said to decide. KVM refuses a cacheable mapping without FWB (-EINVAL)."""

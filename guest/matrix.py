@@ -12,6 +12,7 @@ from importlib.metadata import version
 from ..bridge.errors import DefinitionError
 from ..bridge.schemes import SCHEMES
 from .jobs import ALL_PAIRS, Job, JobResult
+from .lanes.places import PLACES
 from .provision.qemu import find_qemu
 from .results import Battery, Cell, Matrix
 from .scorecard import answers
@@ -25,12 +26,15 @@ Progress = Callable[[str, int, int, str], None]
 """Called with the job's name, its steps done, its steps in all, and what is next."""
 
 
-def plan_jobs(schemes: Sequence[str], cpus: Sequence[str], faults: int = 0) -> list[Job]:
+def plan_jobs(schemes: Sequence[str], cpus: Sequence[str], ranges: Sequence[str] = ()) -> list[Job]:
     """One job a CPU and FWB setting. The first with a setting runs the full battery, later ones the short one.
 
     Raises:
-        DefinitionError: There is no scheme with such a name.
+        DefinitionError: There is no scheme, or no range, with such a name.
     """
+    for name in ranges:
+        if name not in PLACES:
+            raise DefinitionError(f"range must be one of {', '.join(PLACES)}, not {name}")
     for name in schemes:
         if name != ALL_PAIRS and name not in SCHEMES:
             raise DefinitionError(f"scheme must be one of {', '.join([*SCHEMES, ALL_PAIRS])}, not {name}")
@@ -41,23 +45,27 @@ def plan_jobs(schemes: Sequence[str], cpus: Sequence[str], faults: int = 0) -> l
             # The pairs of types by themselves need one CPU a setting.
             wanted = [name for name in schemes if name != ALL_PAIRS or full]
             if wanted:
-                jobs.append(Job(cpu, fwb, tuple(wanted), full, faults))
+                jobs.append(Job(cpu, fwb, tuple(wanted), full, tuple(ranges)))
     return jobs
 
 
 async def run_matrix(
-    schemes: Sequence[str] = (), cpus: Sequence[str] = (), *, progress: Progress | None = None, faults: int = 0
+    schemes: Sequence[str] = (),
+    cpus: Sequence[str] = (),
+    ranges: Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
 ) -> Matrix:
     """Run schemes (default: all, and the pairs of types for the heat map) on CPUs (default: `DEFAULT_CPUS`).
 
-    ``faults`` are those of `plan.Fault`: a guest gone wrong on purpose.
+    ``ranges`` are those that batteries run on (default: all).
 
     Raises:
-        DefinitionError: There is no scheme with such a name.
+        DefinitionError: There is no scheme, or no range, with such a name.
         MatrixError: A run failed; the message has QEMU's command and console.
     """
     started = time.monotonic()
-    jobs = plan_jobs(schemes or (*SCHEMES, ALL_PAIRS), cpus or DEFAULT_CPUS, faults)
+    jobs = plan_jobs(schemes or (*SCHEMES, ALL_PAIRS), cpus or DEFAULT_CPUS, ranges)
     processors = sorted(os.sched_getaffinity(0))
     free = asyncio.Queue[int]()
     for number in processors:

@@ -9,21 +9,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ..bridge.attributes import MemoryType
-from ..bridge.schemes import SCHEMES
-from .jobs import ALL_PAIRS
 from .matrix import run_matrix
 from .report import html, terminal
 from .results import Matrix
 from .scorecard import QUESTIONS
 
 
-def scheme_names() -> list[str]:
-    """The schemes that can be asked for."""
-    return [*SCHEMES, ALL_PAIRS]
-
-
 async def view_matrix(
-    schemes: Sequence[str], cpus: Sequence[str], json: Path | None, page: Path | None, console: Console, faults: int = 0
+    schemes: Sequence[str],
+    cpus: Sequence[str],
+    ranges: Sequence[str],
+    *,
+    json: Path | None,
+    page: Path | None,
+    console: Console,
 ) -> Matrix:
     """Run, show, and write the files asked for. Raises what `run_matrix` raises, and OSError for a file."""
     for path in (json, page):
@@ -41,7 +40,7 @@ async def view_matrix(
                 tasks[name] = bars.add_task(f"-cpu {name}", total=steps, what=what)
             bars.update(tasks[name], completed=done, total=steps, what=what)
 
-        matrix = await run_matrix(schemes, cpus, progress=progress, faults=faults)
+        matrix = await run_matrix(schemes, cpus, ranges, progress=progress)
     terminal.show(matrix, console, QUESTIONS)
     if json is not None:
         json.write_bytes(matrix.to_json())
