@@ -29,7 +29,7 @@ class Session:
         self._left = left
         self._control = Control(endpoint)
         self._hooks = [endpoint.regions[n].hooks if n in endpoint.regions else [] for n in range(wire.NUM_REGIONS)]
-        self._pending: dict[int, asyncio.Future[bytes]] = {}
+        self._pending: dict[int, tuple[wire.Command, asyncio.Future[bytes]]] = {}
         self._next_id = 0
         self._device = endpoint.native()
         self._native: Any = poller.open(self, self._device, connection.detach())
@@ -46,7 +46,7 @@ class Session:
         self._poller.close(self, native)
         self._endpoint.memory.disconnect()
         self._endpoint.interrupts.drop()
-        for future in self._pending.values():
+        for _, future in self._pending.values():
             if not future.done():
                 future.set_exception(ConnectionResetError(errno.ECONNRESET, "the client left"))
         self._pending.clear()
@@ -66,7 +66,7 @@ class Session:
             self._next_id = (self._next_id + 1) & 0xFFFF
         message_id, self._next_id = self._next_id, (self._next_id + 1) & 0xFFFF
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._pending[message_id] = future
+        self._pending[message_id] = command, future
         try:
             self._send(wire.HEADER.pack(message_id, command, wire.HEADER.size + len(body), wire.COMMAND, 0) + body)
             return await future
@@ -147,9 +147,12 @@ class Session:
         self.close()
 
     def _on_reply(self, header: wire.Header, body: bytes) -> None:
-        future = self._pending.pop(header.message_id, None)
+        command, future = self._pending.pop(header.message_id, (None, None))
         if future is None or future.done():
             logger.debug("dropping a reply that nobody waits for: id %d", header.message_id)
+        elif header.command != command:
+            answered = wire.command_name(header.command)
+            future.set_exception(OSError(errno.EBADMSG, f"the client answered with a reply to {answered}"))
         elif header.flags & wire.ERROR:
             future.set_exception(OSError(header.error, os.strerror(header.error)))
         else:

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* Hands the doorbells to Python; the session goes on when they were told. */
 int access_doorbells(pvu_session *session, pvu_event *event)
 {
     pvu_device *device = session->device;
@@ -13,7 +12,6 @@ int access_doorbells(pvu_session *session, pvu_event *event)
     event->data = (uint64_t)(uintptr_t)device->rings;
     event->size = device->ring_count;
     device->ring_count = 0;
-    poller_enqueue(session->poller, session);
     return PVU_DOORBELLS;
 }
 

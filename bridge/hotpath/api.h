@@ -69,7 +69,7 @@ enum { PVU_DMA_READ = 1, PVU_DMA_WRITE = 2 };
 pvu_dma *pvu_dma_new(size_t max_maps);
 void pvu_dma_free(pvu_dma *dma);
 /* Maps; `fd` is -1 for memory that can only be reached by message, and stays the caller's. */
-int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, int flags, int fd, uint64_t offset);
+int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, uint32_t flags, int fd, uint64_t offset);
 /* Drops all maps in the range, which must not cut one in two. */
 int pvu_dma_unmap(pvu_dma *dma, uint64_t address, uint64_t size);
 void pvu_dma_unmap_all(pvu_dma *dma);
@@ -78,7 +78,8 @@ size_t pvu_dma_maps(const pvu_dma *dma);
 int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int access);
 /*
  * Copies between the segments, one after another, and `length` bytes at `buffer`: out of guest memory for
- * PVU_DMA_READ, into it for PVU_DMA_WRITE. Nothing is copied unless all can be. `failed` gets the segment at fault.
+ * PVU_DMA_READ, into it for PVU_DMA_WRITE. Nothing is copied unless all can be, but for memory that the client took
+ * away behind its map (-EFAULT). `failed` gets the segment at fault.
  */
 int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
                  size_t *failed);
@@ -151,7 +152,7 @@ void pvu_session_negotiated(pvu_session *session);
 int pvu_session_peer_left(const pvu_session *session);
 /* Sends a message, whole, `fd` beside it unless -1 (and still the caller's); -ENOBUFS when the client does not read. */
 int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size, int fd);
-/* Python is done with the event: `status` is 0 or the errno to answer an access with. */
+/* Python is done with the event, and the session goes on: `status` is 0 or the errno to answer an access with. */
 void pvu_session_finish(pvu_session *session, int status);
 /* The same for PVU_READ: the register holds `value` now. */
 void pvu_session_finish_read(pvu_session *session, uint64_t value);

@@ -5,7 +5,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path("bridge/hotpath")
-SOURCES = ["record.c", "region.c", "device.c", "dma.c", "access.c", "session.c", "wait.c"]
+SOURCES = ["record.c", "region.c", "device.c", "guard.c", "dma.c", "access.c", "session.c", "send.c", "wait.c"]
 HEADERS = ["api.h", "hotpath.h"]
 
 ffibuilder = FFI()

@@ -13,7 +13,7 @@ typedef struct {
     uint64_t address;
     uint64_t last; /* address of the last byte: an end could be 2^64 */
     uint8_t *memory; /* NULL: can be reached by message only */
-    int flags;
+    uint32_t flags;
 } dma_map;
 
 struct pvu_dma {
@@ -68,7 +68,10 @@ static int map_file(dma_map *map, uint64_t size, int fd, uint64_t offset)
     int protection = (map->flags & PVU_DMA_READ ? PROT_READ : 0) | (map->flags & PVU_DMA_WRITE ? PROT_WRITE : 0);
     struct stat file;
     void *memory;
+    int status = guard_install();
 
+    if (status < 0)
+        return status;
     /* Beyond the file's end there would be SIGBUS instead of memory. */
     if (fstat(fd, &file) < 0)
         return -errno;
@@ -83,7 +86,7 @@ static int map_file(dma_map *map, uint64_t size, int fd, uint64_t offset)
     return 0;
 }
 
-int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, int flags, int fd, uint64_t offset)
+int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, uint32_t flags, int fd, uint64_t offset)
 {
     dma_map map = { .address = address, .last = address + size - 1, .flags = flags };
     size_t at = find(dma, address);
@@ -91,7 +94,7 @@ int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, int flags, int fd
 
     if (!size || map.last < address || address % PAGE || size % PAGE || offset % PAGE)
         return -EINVAL;
-    if (flags & ~(PVU_DMA_READ | PVU_DMA_WRITE))
+    if (flags & ~(uint32_t)(PVU_DMA_READ | PVU_DMA_WRITE))
         return -EINVAL;
     if (at < dma->count && dma->maps[at].address <= map.last)
         return -EEXIST;
@@ -165,7 +168,7 @@ int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int acc
 
         if (!step)
             return -EFAULT;
-        if (!(dma->maps[at].flags & access))
+        if (!(dma->maps[at].flags & (uint32_t)access))
             return -EACCES;
         if (!dma->maps[at].memory)
             status = -ENXIO;
@@ -177,20 +180,20 @@ int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int acc
     return status;
 }
 
-static void copy(const pvu_dma *dma, pvu_segment segment, uint8_t *buffer, int access)
+static bool copy(const pvu_dma *dma, pvu_segment segment, uint8_t *buffer, int access)
 {
     for (size_t at = find(dma, segment.address); segment.length; at++) {
         uint64_t step = available(dma, at, segment.address, segment.length);
         uint8_t *memory = dma->maps[at].memory + (segment.address - dma->maps[at].address);
+        bool reading = access == PVU_DMA_READ;
 
-        if (access == PVU_DMA_READ)
-            memcpy(buffer, memory, step);
-        else
-            memcpy(memory, buffer, step);
+        if (!guard_copy(reading ? buffer : memory, reading ? memory : buffer, step))
+            return false;
         buffer += step;
         segment.address += step;
         segment.length -= step;
     }
+    return true;
 }
 
 int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
@@ -210,7 +213,10 @@ int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_
         total += segments[i].length;
     }
     for (size_t i = 0; i < count; i++) {
-        copy(dma, segments[i], buffer, access);
+        if (!copy(dma, segments[i], buffer, access)) {
+            *failed = i;
+            return -EFAULT;
+        }
         buffer += segments[i].length;
     }
     return 0;

@@ -124,6 +124,8 @@ struct pvu_session {
     bool told;         /* and PVU_CLOSED said so */
     int error;         /* errno that ended it, 0 for the peer's leaving */
     pvu_session *next;
+    int deferred;      /* what came up when Python had just finished, told at the next opportunity: */
+    pvu_event event;
     access_state access;
     pvu_region *hook_region; /* of the read that Python answers */
     const region_span *hook_span;
@@ -148,6 +150,11 @@ struct pvu_session {
 bool session_receive(pvu_session *session);
 /* Serves what was received, as far as it goes: a PVU_ event, or PVU_NONE. */
 int session_serve(pvu_session *session, pvu_event *event);
+/* Ends a session, for an errno or, with 0, because the peer left. */
+void session_end(pvu_session *session, int error);
+
+/* send.c */
+
 /* Sends what the socket takes. False when the session is over. */
 bool session_flush(pvu_session *session);
 /* Room for a reply of `size` bytes behind the tail, or NULL. */
@@ -163,8 +170,15 @@ enum {
 };
 
 int access_message(pvu_session *session, const wire_header *header, uint8_t *body, pvu_event *event);
-/* Hands the doorbells to Python: PVU_DOORBELLS. */
+/* Hands the doorbells to Python, which must have heard of them before the session goes on: PVU_DOORBELLS. */
 int access_doorbells(pvu_session *session, pvu_event *event);
+
+/* guard.c: guest memory can vanish under an access. */
+
+/* Copies, and tells whether all the memory was there. */
+bool guard_copy(void *to, const void *from, size_t size);
+/* Installs the handler that this takes; before each map, for others install theirs. */
+int guard_install(void);
 
 /* wait.c */
 

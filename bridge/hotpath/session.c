@@ -1,11 +1,7 @@
-/*
- * Sessions: a client's socket. Bytes are received into `rx`, and every whole message in it is served; replies gather in
- * `tx`, and go out together.
- */
+/* Sessions: a client's socket. Bytes are received into `rx`, and every whole message in it is served. */
 #include "hotpath.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void end(pvu_session *session, int error)
+void session_end(pvu_session *session, int error)
 {
     if (!session->over) {
         session->over = true;
@@ -82,13 +78,13 @@ bool session_receive(pvu_session *session)
     if (got < 0) {
         if (errno == EAGAIN || errno == EINTR)
             return true;
-        end(session, errno);
+        session_end(session, errno);
         return false;
     }
     session->rx_tail += (size_t)got;
     take_fds(session, &message);
     if (got == 0)
-        end(session, 0);
+        session_end(session, 0);
     return got != 0;
 }
 
@@ -159,7 +155,7 @@ int session_serve(pvu_session *session, pvu_event *event)
         memcpy(&header, session->rx + session->rx_head, sizeof(header));
         if (header.size < sizeof(header) || header.size > PVU_MAX_MESSAGE ||
             (header.flags & F_TYPE_MASK) > F_REPLY) {
-            end(session, EPROTO);
+            session_end(session, EPROTO);
             break;
         }
         if (unread < header.size)
@@ -180,103 +176,6 @@ int session_serve(pvu_session *session, pvu_event *event)
     if (result <= PVU_NONE)
         result = session->device->ring_count ? access_doorbells(session, event) : PVU_NONE;
     return result;
-}
-
-/* Sending */
-
-/* Moves what waits, and what is reserved, to the front. */
-static void compact_tx(pvu_session *session)
-{
-    memmove(session->tx, session->tx + session->tx_head,
-            session->tx_tail - session->tx_head + session->tx_reserved);
-    session->tx_fd_at -= session->tx_head;
-    session->tx_tail -= session->tx_head;
-    session->tx_head = 0;
-}
-
-uint8_t *session_reserve(pvu_session *session, size_t size)
-{
-    size_t limit = TX_SIZE - TX_FOR_PYTHON;
-
-    if (session->tx_tail + size > limit) {
-        if (session->tx_tail - session->tx_head + size > limit)
-            return NULL;
-        compact_tx(session);
-    }
-    session->tx_reserved = size;
-    return session->tx + session->tx_tail;
-}
-
-void session_commit(pvu_session *session, size_t size)
-{
-    session->tx_tail += size;
-    session->tx_reserved = 0;
-}
-
-/*
- * How much to send at once: whole messages, for QEMU's client wants each header in one piece, and a send of more than
- * the kernel puts into one buffer could end, for a while, inside a header. A message with a descriptor goes alone.
- */
-static size_t next_send(const pvu_session *session)
-{
-    size_t from = session->tx_head, to = from, stop = session->tx_tail;
-    wire_header header;
-
-    if (session->tx_rest)
-        return session->tx_rest;
-    if (session->tx_fd >= 0)
-        stop = from == session->tx_fd_at ? from + 1 : session->tx_fd_at;
-    do {
-        memcpy(&header, session->tx + to, sizeof(header));
-        if (to > from && to + header.size - from > TX_STEP)
-            break;
-        to += header.size;
-    } while (to < stop);
-    return to - from;
-}
-
-static ssize_t send_beside(int socket, void *data, size_t size, int fd)
-{
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(fd))] = { 0 };
-    struct iovec part = { .iov_base = data, .iov_len = size };
-    struct msghdr message = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
-    };
-    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(fd));
-    memcpy(CMSG_DATA(rights), &fd, sizeof(fd));
-    return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-bool session_flush(pvu_session *session)
-{
-    while (session->tx_head < session->tx_tail && !session->over) {
-        bool beside = session->tx_fd >= 0 && session->tx_fd_at == session->tx_head;
-        uint8_t *data = session->tx + session->tx_head;
-        size_t size = next_send(session);
-        ssize_t sent = beside ? send_beside(session->fd, data, size, session->tx_fd)
-                              : send(session->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-        if (sent < 0) {
-            if (errno != EAGAIN && errno != EINTR)
-                end(session, errno);
-            break;
-        }
-        if (beside) {
-            close(session->tx_fd);
-            session->tx_fd = -1;
-        }
-        session->tx_head += (size_t)sent;
-        session->tx_rest = size - (size_t)sent;
-    }
-    if (session->tx_head == session->tx_tail && !session->tx_reserved)
-        session->tx_head = session->tx_tail = 0;
-    if (!session->over)
-        poller_update(session->poller, session);
-    return !session->over;
 }
 
 /* What Python calls */
@@ -329,34 +228,14 @@ int pvu_session_peer_left(const pvu_session *session)
     return session->over || (poll(&peer, 1, 0) == 1 && peer.revents & (POLLHUP | POLLERR));
 }
 
-int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size, int fd)
-{
-    if (session->over)
-        return -EPIPE;
-    if (session->tx_tail + session->tx_reserved + size > TX_SIZE)
-        compact_tx(session);
-    if (session->tx_tail + session->tx_reserved + size > TX_SIZE || (fd >= 0 && session->tx_fd >= 0))
-        return -ENOBUFS;
-    if (fd >= 0) {
-        session->tx_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        if (session->tx_fd < 0)
-            return -errno;
-        session->tx_fd_at = session->tx_tail;
-    }
-    memmove(session->tx + session->tx_tail + size, session->tx + session->tx_tail, session->tx_reserved);
-    memcpy(session->tx + session->tx_tail, message, size);
-    session->tx_tail += size;
-    if (!session->owed)
-        session_flush(session);
-    return 0;
-}
-
 void pvu_session_finish(pvu_session *session, int status)
 {
     session->owed = false;
     if (session->access.begun)
         session->access.status = status;
-    poller_enqueue(session->poller, session);
+    session->deferred = session_serve(session, &session->event);
+    if (session->deferred != PVU_NONE || session->over)
+        poller_enqueue(session->poller, session);
 }
 
 void pvu_session_finish_read(pvu_session *session, uint64_t value)

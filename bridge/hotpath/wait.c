@@ -137,12 +137,16 @@ static pvu_session *dequeue(pvu_poller *poller)
 
 static int serve(pvu_poller *poller, pvu_session *session)
 {
-    int kind;
+    int kind = session->deferred;
 
-    if (session->owed)
-        return PVU_NONE;
-    kind = session_serve(session, &poller->event);
-    if (kind == PVU_NONE && session->over && !session->told) {
+    session->deferred = PVU_NONE;
+    if (kind != PVU_NONE)
+        poller->event = session->event;
+    else if (!session->owed)
+        kind = session_serve(session, &poller->event);
+    if (kind == PVU_DOORBELLS)
+        poller_enqueue(poller, session); /* it goes on when Python has heard of them */
+    if (kind == PVU_NONE && session->over && !session->owed && !session->told) {
         session->told = true;
         poller->event.token = session->token;
         poller->event.value = (uint64_t)session->error;

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -185,6 +188,41 @@ def test_a_ring_is_read_past_its_end(memory: GuestMemory, ram: int) -> None:
     for entry_size, first, count in ((0, 0, 1), (8, 4, 1), (8, 0, 5), (8, -1, 1), (8, 0, -1)):
         with pytest.raises(ValueError, match=r"^ring entries must be within 4 of at least 1 byte, not "):
             memory.read_ring(0x100, entry_size, 4, first, count)
+
+
+CRASH = """
+import faulthandler, mmap, os, sys
+from pyvfio_user.bridge.dma import DmaError, GuestMemory
+first, second = sys.argv[1:]
+fd = os.memfd_create("ram")
+memory = GuestMemory()
+memory.bus_master = True
+def enable():
+    faulthandler.enable()
+def map(address=iter((0, 4096, 8192))):
+    os.ftruncate(fd, 4096)
+    memory.map(next(address), 4096, 3, fd, 0)
+for step in (first, second, "map"):
+    dict(enable=enable, map=map)[step]()
+view = mmap.mmap(fd, 4096)
+os.ftruncate(fd, 0)
+for access in (lambda: memory.read_mapped(0, 4096), lambda: memory.write_mapped(8, b"x")):
+    try:
+        access()
+    except DmaError as error:
+        print(error, flush=True)
+view[0]
+"""
+
+
+@pytest.mark.parametrize("order", [("enable", "map"), ("map", "enable")])
+def test_memory_that_vanished_is_an_error_and_other_bus_errors_are_as_before(order: tuple[str, str]) -> None:
+    ran = subprocess.run([sys.executable, "-c", CRASH, *order], capture_output=True, text=True, timeout=30)
+    assert ran.stdout.splitlines() == [
+        "DMA read of 4096 bytes at 0x0 must lie within memory the guest mapped, not outside it",
+        "DMA write of 1 bytes at 0x8 must lie within memory the guest mapped, not outside it",
+    ]
+    assert (ran.returncode, ran.stderr.count("Fatal Python error: Bus error")) == (-signal.SIGBUS, 1)
 
 
 @settings(deadline=None, max_examples=200)
