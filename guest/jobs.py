@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -219,7 +219,7 @@ class Runner:
         following = installed.following(name)
         return None if following is None else (following.partition("[")[0], installed.patches[following].stage2)
 
-    def _ops(self, name: str, key: tuple[object, ...] | None) -> tuple[Sequence[Op], str]:
+    def _ops(self, name: str, key: tuple[object, ...] | None) -> tuple[tuple[Op, ...], str]:
         if name.startswith(GAP):
             return (), "types"
         platform = name == "platform"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from ..bridge.attributes import Effect, Outcome
 from .deviations import ACCESSES, EXCLUSIVE_STORE_READS, AccessDeviation, Deviation, Trial
@@ -15,9 +16,12 @@ from .results import Verdict
 
 Elements = tuple[Element, ...]
 
+# Plain numbers: a run judges hundreds of thousands of experiments, and an enumeration's operators are slow.
+_DONE, _FAULT = int(Status.DONE), int(Status.FAULT)
+_WARM, _SKIP_TLBI, _IN_WARM_UP = int(RunFlag.WARM), int(RunFlag.SKIP_TLBI), int(ResultFlag.IN_WARM_UP)
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+
+class Arrival(NamedTuple):
     """One access as the device saw it; ``offset`` is from the start of the experiment's slot."""
 
     write: bool
@@ -26,8 +30,7 @@ class Arrival:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What came of one experiment. ``why`` is the reason of a deviation, or what is wrong."""
 
     observed: str
@@ -86,8 +89,8 @@ class Judge:
         problem = self._integrity(experiment, result)
         if problem:
             return Judgement(observed, Verdict.DISAGREE, problem)
-        warm = bool(experiment.flags & RunFlag.WARM)
-        if result.status == Status.FAULT:
+        warm = bool(experiment.flags & _WARM)
+        if result.status == _FAULT:
             verdict = self._fault(result, warm)
             made = self.expectation.before(result.instruction)
             doubtful = self._crossing_elements(result)
@@ -117,9 +120,9 @@ class Judge:
         return Judgement(observed, verdict.verdict, verdict.why, None, missed)
 
     def _text(self, result: Result) -> str:
-        if result.status == Status.DONE:
+        if result.status == _DONE:
             return "works"
-        if result.status == Status.FAULT:
+        if result.status == _FAULT:
             return str(fault_of(result))
         return Status(result.status).name.lower()
 
@@ -127,13 +130,13 @@ class Judge:
         """Whether the guest did what it was asked: right level, TLBI made, operation run."""
         if result.mark != experiment.mark:
             return f"the result must be of experiment {experiment.mark}, not {result.mark}"
-        if result.status not in (Status.DONE, Status.FAULT):
+        if result.status not in (_DONE, _FAULT):
             return f"the operation must be run, not end as {Status(result.status).name.lower()}"
         if result.ran_at != experiment.el:
             return f"the operation must run at EL{experiment.el}, not EL{result.ran_at}"
-        if not result.tlbi and not experiment.flags & RunFlag.SKIP_TLBI:
+        if not result.tlbi and not experiment.flags & _SKIP_TLBI:
             return "a TLBI must precede the operation"
-        if result.flags & ResultFlag.IN_WARM_UP:
+        if result.flags & _IN_WARM_UP:
             return "the aligned load that warms the TLB must work, not fault"
         return ""
 
@@ -190,7 +193,7 @@ class Judge:
 
     def _doorbell(self, experiment: Experiment, result: Result, rung: Sequence[bytes]) -> str:
         """The doorbell must ring once, with its value, when the operation got that far."""
-        rings = self.op.doorbell and result.status == Status.DONE
+        rings = self.op.doorbell and result.status == _DONE
         wanted = [self.op.doorbell_value(pattern(experiment.mark))] if rings else []
         if list(rung) == wanted:
             return ""
@@ -198,7 +201,7 @@ class Judge:
 
     def _value(self, result: Result, before: bytes, known: bool) -> str:
         """What was loaded must be what was there."""
-        if not known or result.status != Status.DONE or self.op.kind not in (OpKind.LOAD, OpKind.UPDATE):
+        if not known or result.status != _DONE or self.op.kind not in (OpKind.LOAD, OpKind.UPDATE):
             return ""
         wanted = self.op.value(before)
         if (result.value0, result.value1) == wanted:

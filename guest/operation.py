@@ -101,9 +101,9 @@ class Element:
         return self.access is Access.ZERO or self.offset % self.alignment != 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Op:
-    """One operation of the battery.
+    """One operation of the battery; there is one object of each.
 
     ``asm`` are the instructions under test (x0: the target's address, x1: the pattern, x2: the doorbell's address);
     ``setup`` and ``finish`` load the pattern before and leave the result after. ``offset`` is where in the slot the

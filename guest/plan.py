@@ -180,7 +180,7 @@ class Result(NamedTuple):
     @property
     def tlbi(self) -> bool:
         """Whether a TLBI was executed before the operation."""
-        return bool(self.flags & ResultFlag.TLBI)
+        return self.flags & 8 != 0  # ResultFlag.TLBI, as a plain number: it is asked for each experiment
 
 
 class Context(NamedTuple):

@@ -105,28 +105,28 @@ class El2Lane:
         if context.current_el != 2:
             self.problem(where, f"the guest must take orders at EL2, not EL{context.current_el}")
 
-    async def guest_battery(self, name: str, s1: MemoryType, ops: Sequence[Op], size: str, where: str) -> Ran:
+    async def guest_battery(self, name: str, s1: MemoryType, ops: tuple[Op, ...], size: str, where: str) -> Ran:
         """Run a battery at EL1 and EL0 on a patch, the guest's stage 1 being ``s1``."""
         return await self._battery(name, s1, self._installation.patches[name].stage2, ops, size, where)
 
-    async def host_battery(self, name: str, ops: Sequence[Op], size: str, where: str) -> Ran:
+    async def host_battery(self, name: str, ops: tuple[Op, ...], size: str, where: str) -> Ran:
         """Run a battery at EL2 on a patch, under its host type."""
         host = self._installation.patches[name].host
         assert host is not None, f"{name} has no host mapping"
         return await self._battery(name, host, None, ops, size, where)
 
     async def _battery(
-        self, name: str, s1: MemoryType, s2: int | None, ops: Sequence[Op], size: str, where: str
+        self, name: str, s1: MemoryType, s2: int | None, ops: tuple[Op, ...], size: str, where: str
     ) -> Ran:
         place = self._installation.patches[name].place
         at, modes = (_AT_GUEST, GUEST_MODES) if s2 is not None else (_AT_HOST, HOST_MODES)
         modes = SHORT_MODES if s2 is not None and size == "short" else modes
         batches = schedule(place, self._installation.following(name), ops, modes, self.hello.features)
-        batches[0] = [Trial(op, op.levels[0], False, place.arena_offset) for op in at] + batches[0]
+        translations = tuple(Trial(op, op.levels[0], False, place.arena_offset) for op in at)
         rows: dict[str, _RowBuilder] = {}
         par: dict[str, int] = {}
         experiments = transactions = 0
-        for trials in batches:
+        for trials in (translations + batches[0], *batches[1:]):
             ran = await self._run(place, MEMORY_TYPES.index(s1), trials)
             logs = by_mark(ran.submission.transactions)
             if logs[0]:

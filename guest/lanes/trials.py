@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import cycle
 
 from ...devices.probe_map import Reg
@@ -12,7 +13,7 @@ from ..operation import Kind, Op
 from ..plan import Experiment, RunFlag
 from .places import Place
 
-Modes = Sequence[tuple[int, bool]]
+Modes = tuple[tuple[int, bool], ...]
 
 GUEST_MODES: Modes = ((1, False), (1, True), (0, False), (0, True))
 """(exception level, warm): a guest's kernel and its user space, after a TLBI and again with the page in the TLB."""
@@ -25,7 +26,7 @@ DOORBELL_BAR, DOORBELL_OFFSET, DOORBELL_S1 = 0, int(Reg.DOORBELL), 1
 """Where operations with a doorbell ring it: a register, mapped Device-nGnRE (MAIR slot 1) by the guest."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trial:
     """One experiment to be made; ``beyond`` is the range that a crossing operation ends in, if it is another."""
 
@@ -35,26 +36,27 @@ class Trial:
     offset: int
     beyond: str | None = None
 
-    @property
+    @cached_property
     def row(self) -> str:
         """The name of its row in the report."""
         return f"{self.op.name} into {self.beyond}" if self.beyond else self.op.name
 
-    @property
+    @cached_property
     def mode(self) -> str:
         """Where and how it runs, for people: "EL1 cold"."""
         return f"EL{self.el} {'warm' if self.warm else 'cold'}"
 
     def experiment(self, place: Place, s1: int, mark: int) -> Experiment:
         """The guest's order; ``s1`` is an index in `plan.MAIR`."""
-        flags = RunFlag.WARM if self.warm else RunFlag.NONE
+        flags = int(RunFlag.WARM) if self.warm else 0
         doorbell = (DOORBELL_BAR, DOORBELL_S1, DOORBELL_OFFSET) if self.op.doorbell else (0, 0, 0)
         return Experiment(mark, INDEX[self.op.name], self.el, s1, place.bar, self.offset, flags, *doorbell)
 
 
+@cache
 def schedule(
-    place: Place, beyond: str | None, ops: Sequence[Op], modes: Modes, features: frozenset[str]
-) -> list[list[Trial]]:
+    place: Place, beyond: str | None, ops: tuple[Op, ...], modes: Modes, features: frozenset[str]
+) -> tuple[tuple[Trial, ...], ...]:
     """The trials of a battery on a range, in batches; ``beyond`` names the next range, if operations can cross into it.
 
     Operations that need a feature the CPU lacks are left out. Trapped ranges may use a slot again and again, since each
@@ -68,11 +70,11 @@ def schedule(
             used.clear()
         used.add(trial.offset)
         batches[-1].append(trial)
-    return batches
+    return tuple(map(tuple, batches))
 
 
 def _trials(
-    place: Place, beyond: str | None, ops: Sequence[Op], modes: Modes, features: frozenset[str]
+    place: Place, beyond: str | None, ops: tuple[Op, ...], modes: Modes, features: frozenset[str]
 ) -> Iterator[Trial]:
     slots, ends = cycle(place.slots), cycle(place.page_ends)
     for op in ops:
