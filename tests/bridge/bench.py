@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -134,10 +134,14 @@ class Bench:
             assert await raw.read(0, SCRATCH, 4) == b"live"
         await asyncio.wait_for(self.server.wait_disconnected(), 5)
 
-    def descriptors(self) -> list[str]:
-        """What the process has open and a client can have given; leftovers of earlier tests are collected first."""
-        gc.collect()
-        return [name for name in open_descriptors() if name.startswith(("anon_inode:[eventfd]", "pipe:", "/memfd:"))]
+    def descriptors(self) -> Counter[str]:
+        """What the process has open and a client can have given."""
+        kinds = ("anon_inode:[eventfd]", "pipe:", "/memfd:")
+        return Counter(name for name in open_descriptors() if name.startswith(kinds))
+
+    def leaked(self, before: Counter[str]) -> list[str]:
+        """What is open now and was not `before`."""
+        return sorted((self.descriptors() - before).elements())
 
     async def until(self, condition: Callable[[], bool], timeout: float = 5.0) -> None:
         """Lets the loop run until `condition` holds."""

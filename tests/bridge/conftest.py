@@ -27,6 +27,11 @@ def pytest_asyncio_loop_factories(
     return LOOPS if both else {"asyncio": asyncio.SelectorEventLoop}
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are told by their first sixteen, in hex."""
+    return val[:16].hex() or "empty" if isinstance(val, bytes) else None
+
+
 @pytest_asyncio.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """A served device with one of everything."""

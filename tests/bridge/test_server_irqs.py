@@ -185,7 +185,7 @@ async def test_a_vector_given_twice_fires_the_newer_and_drops_the_older(bench: B
             await done(raw, set_irqs(EVENTFD | TRIGGER, MSIX, 2, 1), [old])
             before = bench.descriptors()
             await done(raw, set_irqs(EVENTFD | TRIGGER, MSIX, 2, 1), [new])
-            assert bench.descriptors() == before
+            assert bench.leaked(before) == []
             assert bench.interrupts.fire(2) is True
             assert (take(old), take(new)) == (0, 1)
 
@@ -250,7 +250,7 @@ async def test_descriptors_that_do_not_match_the_count_are_refused_and_closed(
         async with bench.connect() as raw:
             before = bench.descriptors()
             assert await raw.refused(SET_IRQS, set_irqs(EVENTFD | TRIGGER, MSIX, 0, count), fds) == errno.EINVAL
-            assert bench.descriptors() == before
+            assert bench.leaked(before) == []
 
 
 @pytest.mark.asyncio
@@ -259,7 +259,7 @@ async def test_descriptors_beside_data_none_are_refused_or_ignored_but_closed(be
         async with bench.connect() as raw:
             before = bench.descriptors()
             await raw.request(SET_IRQS, set_irqs(NONE | TRIGGER, MSIX, 0, 0), fds)
-            assert bench.descriptors() == before
+            assert bench.leaked(before) == []
             await raw.alive()
 
 
@@ -295,7 +295,7 @@ async def test_a_client_that_leaves_takes_its_eventfds_along(bench: Bench) -> No
         async with bench.connect() as raw:
             await done(raw, set_irqs(EVENTFD | TRIGGER, INTX, 0, 1), [intx])
             await done(raw, set_irqs(EVENTFD | TRIGGER, MSIX, 0, 1), [msix])
-        await bench.until(lambda: bench.descriptors() == before)
+        await bench.until(lambda: not bench.leaked(before))
         assert bench.mode() == "none"
         assert bench.interrupts.fire(0) is False
         bench.interrupts.intx_assert()
