@@ -176,12 +176,13 @@ static int access_multi(pvu_session *session, const wire_header *header, uint8_t
     }
     for (; state->item < count; state->item++) {
         uint8_t *at = body + sizeof(count) + state->item * sizeof(item);
-        int stopped;
+        int stopped = PVU_NONE;
 
         memcpy(&item, at, sizeof(item));
-        if (!valid(session->device, &item.access, sizeof(item.data)))
+        if (valid(session->device, &item.access, sizeof(item.data)))
+            stopped = access_do(session, &item.access, true, at + offsetof(wire_multi, data), event);
+        else
             state->status = EINVAL;
-        stopped = access_do(session, &item.access, true, at + offsetof(wire_multi, data), event);
         if (stopped)
             return stopped;
         if (!state->failed)

@@ -286,7 +286,9 @@ async def test_an_access_outside_the_device_or_the_message_is_an_error(body: byt
 @pytest.mark.asyncio
 async def test_write_multi_does_what_it_can_and_answers_only_when_asked() -> None:
     async with bed() as it:
-        good = write_multi((0, RW, b"ab"), (0, 0x4000, b"?"), (0, FAULTY, b"!"), (0, MEMORY, b"12345678"))
+        good = write_multi(
+            (0, RW, b"ab"), (0, 0x4000, b"?"), (2**32 - 1, 0, b"?"), (0, FAULTY, b"!"), (0, MEMORY, b"12345678")
+        )
         await it.raw.send(message(WRITE_MULTI, good, flags=NO_REPLY))
         assert await it.read(RW, 4) == b"ab\0\0"
         assert await it.read(MEMORY, 8) == b"12345678"
