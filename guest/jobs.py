@@ -8,15 +8,15 @@ import msgspec
 
 from ..bridge.attributes import MEMORY_TYPES, MemoryType, combine
 from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
-from .battery import FULL, PLATFORM, SHORT, named
+from .battery import SHORT
 from .claims import CLAIMS
+from .coverage import Coverage
 from .deviations import ATTRIBUTES
 from .hello import Hello
 from .lanes.el2 import El2Lane, Ran
 from .lanes.installation import Installation, Patch
 from .lanes.places import PLACES
-from .layout import DRIVER, GAP, LAYOUT, REQUEST, installation
-from .operation import Op
+from .layout import DRIVER, GAP, LAYOUT, REQUEST, base_name, installation
 from .results import Battery, Cell, HostCell, Verdict, worst
 
 ALL_PAIRS = "all-pairs"
@@ -70,7 +70,7 @@ class Runner:
         self.lane, self.job, self.progress = lane, job, progress
         self.cells: list[Cell] = []
         self.host: list[HostCell] = []
-        self._full: dict[tuple[object, ...], str] = {}
+        self._coverage = Coverage(full=job.full)
         self._step = 0
         self._steps = 0
 
@@ -108,8 +108,9 @@ class Runner:
             self._next(f"stage-2 MemAttr {s2:x}")
             patches = {name: Patch(place, s2, None) for name, place in PLACES.items() if name == PAIRS_RANGE}
             doorbell = {"doorbell": Patch(PLACES["doorbell"], 1, None)}
-            await self.lane.install(Installation({**patches, **doorbell}), f"{ALL_PAIRS} s2={s2:x}")
-            await self._guest_cells(ALL_PAIRS, "asking", PAIRS_RANGE, s2)
+            installed = Installation({**patches, **doorbell})
+            await self.lane.install(installed, f"{ALL_PAIRS} s2={s2:x}")
+            await self._guest_cells(ALL_PAIRS, "asking", PAIRS_RANGE, s2, installed)
 
     async def _case(self, scheme: str, case: str, decision: Decision) -> None:
         for piece in decision.pieces:
@@ -119,7 +120,7 @@ class Runner:
         installed = installation(decision)
         await self.lane.install(installed, f"{scheme} ({case})")
         for name, patch in installed.patches.items():
-            if self._wanted(name.partition("[")[0]):
+            if self._wanted(base_name(name)):
                 await self._guest_cells(scheme, case, name, patch.stage2, installed)
                 await self._host_cell(scheme, case, name, patch, installed)
 
@@ -179,9 +180,7 @@ class Runner:
     def _where(self, scheme: str, case: str, name: str, types: str) -> str:
         return f"{scheme} ({case}), {name}, {types}, FWB={self.job.fwb}, -cpu {self.job.cpu}"
 
-    async def _guest_cells(
-        self, scheme: str, case: str, name: str, s2: int, installed: Installation | None = None
-    ) -> None:
+    async def _guest_cells(self, scheme: str, case: str, name: str, s2: int, installed: Installation) -> None:
         for s1 in MEMORY_TYPES:
             expected = str(combine(s1, s2, bool(self.job.fwb)))
             if s1 not in self.lane.types:
@@ -190,42 +189,40 @@ class Runner:
                 self.cells.append(self._cell(scheme, case, name, s1, s2, expected, None, verdict, verdict, note=note))
                 continue
             where = self._where(scheme, case, name, f"s1={s1} s2={s2:x}")
-            key = ("guest", name.partition("[")[0], s1, s2, installed and self._beyond(installed, name))
-            ops, size = self._ops(name, key if scheme != ALL_PAIRS else None)
-            ran = await self.lane.guest_battery(name, s1, ops, size, where)
-            if size == "full":
-                self._full[key] = ran.key
+            ran, full = await self._guest_battery(scheme, name, s1, s2, installed, where)
             verdict, note = self._attribute(s1, s2, expected, ran, where)
-            accesses = self._counted(name, ran, self._full.get(key), where)
-            self.cells.append(
-                self._cell(
-                    scheme,
-                    case,
-                    name,
-                    s1,
-                    s2,
-                    expected,
-                    ran.byte("at-s12e1r"),
-                    verdict,
-                    accesses,
-                    ran,
-                    self._full.get(key),
-                    note,
-                )
-            )
+            accesses = self._counted(name, ran, full, where)
+            observed = ran.byte("at-s12e1r")
+            cell = self._cell(scheme, case, name, s1, s2, expected, observed, verdict, accesses, ran, full, note)
+            self.cells.append(cell)
 
-    def _beyond(self, installed: Installation, name: str) -> tuple[str, int] | None:
-        """The next range and its stage 2, on which the crossing operations depend."""
-        following = installed.following(name)
-        return None if following is None else (following.partition("[")[0], installed.patches[following].stage2)
-
-    def _ops(self, name: str, key: tuple[object, ...] | None) -> tuple[tuple[Op, ...], str]:
+    async def _guest_battery(
+        self, scheme: str, name: str, s1: MemoryType, s2: int, installed: Installation, where: str
+    ) -> tuple[Ran, str | None]:
+        """Run the battery that is due; with it, the key of the full one under the same types."""
         if name.startswith(GAP):
-            return (), "types"
-        platform = name == "platform"
-        if self.job.full and key is not None and key not in self._full:
-            return (PLATFORM if platform else FULL), "full"
-        return (named("ldr-w") if platform else SHORT), "short"
+            return await self.lane.guest_battery(name, s1, (), "types", where), None
+        if scheme == ALL_PAIRS:
+            return await self.lane.guest_battery(name, s1, SHORT, "short", where), None
+        base, types, following = base_name(name), ("guest", s1, s2), installed.following(name)
+        beyond = None if following is None else (base_name(following), installed.patches[following].stage2)
+        ops, size = self._coverage.choose(base, types, beyond)
+        ran = await self.lane.guest_battery(name, s1, ops, size, where)
+        self._coverage.ran(base, types, beyond, size, ran.key)
+        return ran, self._coverage.full(base, types)
+
+    async def _host_battery(
+        self, name: str, host: MemoryType, installed: Installation, where: str
+    ) -> tuple[Ran, str | None]:
+        """The same through the host's own mapping."""
+        if name.startswith(GAP):
+            return await self.lane.host_battery(name, (), "types", where), None
+        base, types, following = base_name(name), ("host", host), installed.following(name)
+        beyond = None if following is None else (base_name(following), installed.patches[following].host)
+        ops, size = self._coverage.choose(base, types, beyond)
+        ran = await self.lane.host_battery(name, ops, size, where)
+        self._coverage.ran(base, types, beyond, size, ran.key)
+        return ran, self._coverage.full(base, types)
 
     def _counted(self, name: str, ran: Ran, full: str | None, where: str) -> Verdict:
         """The verdict of the battery, and of the full one under the same types.
@@ -277,13 +274,7 @@ class Runner:
             self.host.append(msgspec.structs.replace(blank, note="no process of the host maps it"))
             return
         where = self._where(scheme, case, name, f"host type {patch.host}")
-        following = installed.following(name)
-        beyond = None if following is None else (following.partition("[")[0], installed.patches[following].host)
-        key = ("host", name.partition("[")[0], patch.host, beyond)
-        ops, size = self._ops(name, key)
-        ran = await self.lane.host_battery(name, ops, size, where)
-        if size == "full":
-            self._full[key] = ran.key
+        ran, full = await self._host_battery(name, patch.host, installed, where)
         observed = ran.byte("at-s1e2r")
         if observed != str(patch.host):
             self.lane.problem(where, f"AT S1E2R must give {patch.host}, not {observed}")
@@ -292,9 +283,9 @@ class Runner:
             type=str(patch.host),
             observed=observed,
             verdict=Verdict.AGREE if observed == str(patch.host) else Verdict.DISAGREE,
-            accesses=self._counted(name, ran, self._full.get(key), where),
+            accesses=self._counted(name, ran, full, where),
             battery=ran.key,
-            full=self._full.get(key),
+            full=full,
             experiments=ran.experiments,
             transactions=ran.transactions,
         )

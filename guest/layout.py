@@ -74,6 +74,11 @@ def part_name(name: str, first: int, pages: int) -> str:
     return f"{name}[{first}]" if pages == 1 else f"{name}[{first}:{first + pages}]"
 
 
+def base_name(name: str) -> str:
+    """The range that a part is of."""
+    return name.partition("[")[0]
+
+
 def part_holding(names: list[str], name: str, page: int) -> str | None:
     """Which of these names is the range, or the part of it, that holds a page."""
     for each in names:

@@ -9,31 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shlex
 import sys
-import tempfile
-from pathlib import Path
 
 import msgspec
 
 from ..bridge.loop import run
-from ..bridge.server import serve
 from ..devices.probe import Probe
 from ..devices.probe_map import Reg
+from .boot import booted
 from .commander import Guest
 from .errors import MatrixError
 from .hello import Hello
 from .jobs import Job, JobResult, Progress, Runner
 from .lanes.el2 import El2Lane
-from .machines import load_config
-from .payload import build
 from .plan import Fault
-from .provision.qemu import find_qemu
-from .qemu import Qemu
 from .script import Space
-
-_TIMEOUT = 300.0
-"""Seconds after which a run's QEMU is ended, whatever it does."""
 
 
 class StepDone(msgspec.Struct, frozen=True, tag=True):
@@ -59,35 +49,15 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 Report = StepDone | Finished | Failed
 
 
-def machine_for(cpu: str) -> str:
-    """The machine's config: memory tagging can only be on for a CPU that has it."""
-    return "el2" if cpu == "max" else "el2-no-fwb"
-
-
 async def run_job(job: Job, progress: Progress, probe: Probe | None = None) -> JobResult:
-    """Serve a probe, boot the guest, run the job.
-
-    Raises:
-        QemuError: QEMU ended too early, or did not answer in time; the message has its command and console.
-        ProvisionError: There is no QEMU or no compiler.
-    """
-    probe = probe or Probe()
-    image = await asyncio.to_thread(build)
-    program = find_qemu().require().path
-    with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
-        path = Path(folder) / "probe.sock"
-        command = load_config(machine_for(job.cpu)).command(program, [path], cpu=job.cpu, extra=["-kernel", str(image)])
-        async with serve(probe, path), Qemu(command, timeout=_TIMEOUT) as vm:
-            guest = Guest(probe.mailbox, vm.bounded)
-            hello = await guest.hello()
-            if job.fwb and "fwb" not in hello.features:
-                raise ValueError(f"CPU must have FEAT_S2FWB to run with FWB=1, not {job.cpu}")
-            lane = El2Lane(guest, probe, hello, fwb=bool(job.fwb), faults=Fault(job.faults))
-            runner = Runner(lane, job, progress)
-            await runner.run(lambda page: _open_page(guest, hello, probe, page))
-            await guest.off()
-            await vm.wait()
-            return runner.result(hello, shlex.join(command))
+    """Serve a probe, boot the guest, run the job. Raises what `booted` raises."""
+    async with booted(job.cpu, probe) as up:
+        if job.fwb and "fwb" not in up.hello.features:
+            raise ValueError(f"CPU must have FEAT_S2FWB to run with FWB=1, not {job.cpu}")
+        lane = El2Lane(up.guest, up.probe, up.hello, fwb=bool(job.fwb), faults=Fault(job.faults))
+        runner = Runner(lane, job, progress)
+        await runner.run(lambda page: _open_page(up.guest, up.hello, up.probe, page))
+    return runner.result(up.hello, up.command)
 
 
 async def _open_page(guest: Guest, hello: Hello, probe: Probe, page: int) -> None:
