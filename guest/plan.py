@@ -108,6 +108,8 @@ class RunFlag(IntFlag):
     """After the TLBI, an aligned 8-byte load of the eight bytes the access starts in; a crossing operation makes
     another, of the first eight bytes of the next page. Without effect on AT."""
     SKIP_TLBI = 2
+    UNMARKED = 4
+    """The MARK register is not written: the device's log tells this experiment from its neighbours by its slot."""
 
 
 class ResultFlag(IntFlag):
@@ -303,12 +305,12 @@ def pack_run(experiments: Sequence[Experiment]) -> bytes:
     pack = RUN_ENTRY.pack
     entries = []
     for mark, op, el, s1, bar, offset, flags, bar2, s1_2, offset2 in experiments:
-        if not (0 <= op < len(BATTERY) and 0 <= el <= 2 and 0 <= s1 <= 7 and 0 <= s1_2 <= 7 and 0 <= flags <= 3):
+        if not (0 <= op < len(BATTERY) and 0 <= el <= 2 and 0 <= s1 <= 7 and 0 <= s1_2 <= 7 and 0 <= flags <= 7):
             within("op", op, 0, len(BATTERY) - 1)
             within("el", el, 0, 2)
             within("s1", s1, 0, 7)
             within("s1_2", s1_2, 0, 7)
-            within("flags", flags, 0, 3)
+            within("flags", flags, 0, 7)
         try:
             entries.append(pack(mark, op, el, s1, flags, bar, bar2, s1_2, offset2, offset))
         except struct.error as error:

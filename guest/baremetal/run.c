@@ -101,7 +101,7 @@ static void run_one(const struct run_entry *entry, struct result *result)
         return;
     result->status = STATUS_DONE;
     prepare(entry->mark);
-    if (entry->mark)
+    if (entry->mark && !(entry->flags & RUN_UNMARKED))
         mailbox_mark(entry->mark);
     if (!(entry->flags & RUN_SKIP_TLBI) && !(mistakes & INSTALL_SKIP_TLBI)) {
         if (el == 2 && !(op->flags & OP_GUEST_WINDOW))

@@ -25,7 +25,7 @@ from ..judge import Arrival, Judge, Judgement, sizes
 from ..operation import SLOT, Op
 from ..plan import MAIR, Context, Experiment, Fault, Result
 from ..results import Battery, Row, Verdict, worst
-from .evidence import Memory, by_mark, final_bytes, split
+from .evidence import Memory, attribute, final_bytes, split
 from .installation import Installation
 from .places import Place
 from .trials import GUEST_MODES, HOST_MODES, SHORT_MODES, Trial, schedule
@@ -128,22 +128,19 @@ class El2Lane:
         experiments = transactions = 0
         for trials in (translations + batches[0], *batches[1:]):
             ran = await self._run(place, MEMORY_TYPES.index(s1), trials)
-            logs = by_mark(ran.submission.transactions)
-            if logs[0]:
-                self.problem(where, f"no access may precede the first mark, not {len(logs[0])} of them")
+            marked = [(trial, order.mark) for trial, order in zip(trials, ran.orders, strict=True)]
+            logs, problems = attribute(ran.submission.transactions, marked, place)
+            for problem in problems:
+                self.problem(where, problem)
             experiments += len(trials)
             transactions += len(ran.submission.transactions)
-            for trial, order, result in zip(trials, ran.orders, ran.results, strict=True):
-                if order.mark not in logs:
-                    self.problem(where, f"the device must see mark {order.mark} of {trial.row}, {trial.mode}")
-                elif trial.op in at:
+            for trial, order, result, log in zip(trials, ran.orders, ran.results, logs, strict=True):
+                if trial.op in at:
                     par[trial.op.name] = result.value0
                 else:
                     judge = self._judge_of(trial, self._mapping(s1, s2, name, trial.beyond))
-                    judgement, device = self._judge(
-                        trial, order, result, place, judge, logs[order.mark], ran.submission
-                    )
-                    self._memory.apply(logs[order.mark])
+                    judgement, device = self._judge(trial, order, result, place, judge, log, ran.submission)
+                    self._memory.apply(log)
                     builder = rows.setdefault(trial.row, _RowBuilder(trial))
                     builder.add(trial, judgement, device, judge.expected)
                     self._count(judgement, f"{where}: {trial.row}, {trial.mode}")

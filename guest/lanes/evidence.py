@@ -1,4 +1,4 @@
-"""What reached the device, experiment by experiment: the transaction log cut at its marks, and the BARs' bytes."""
+"""What reached the device: the transaction log, cut at marks and slots, and the bytes behind the BARs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from ...bridge.recorder import Transaction
 from ...devices.probe_map import BAR0_SIZE, BAR2_SIZE, RANGES, Reg
 from ..judge import Arrival
-from ..operation import PAGE
+from ..operation import PAGE, SLOT
 from .places import PLACES, Place
-from .trials import DOORBELL_BAR, DOORBELL_OFFSET
+from .trials import DOORBELL_BAR, DOORBELL_OFFSET, Trial
 
 _WINDOW = RANGES["wc-mapped"]
+_MARK = int(Reg.MARK)
 _NOWHERE = -1 << 32
 """An offset outside every slot: no judge accepts a transaction there."""
 
@@ -54,16 +55,46 @@ class Memory:
         return memoryview(self._bars[_WINDOW.bar])[_WINDOW.offset : _WINDOW.offset + _WINDOW.size]
 
 
-def by_mark(transactions: Iterable[Transaction]) -> dict[int, list[Transaction]]:
-    """Cut a log at the writes to the MARK register, which it leaves out. What precedes the first mark is under 0."""
-    current: list[Transaction] = []
-    groups = {0: current}
-    for each in transactions:
-        if each.write and each.region == 0 and each.offset == Reg.MARK:
-            current = groups.setdefault(int.from_bytes(each.data, "little"), [])
+def attribute(
+    log: Iterable[Transaction], trials: Sequence[tuple[Trial, int]], place: Place
+) -> tuple[list[list[Transaction]], list[str]]:
+    """Whose transactions are whose: one list a trial, given with its mark; and what is wrong with the log as a whole.
+
+    A marked trial's begin with the write of its mark, which is left out. Those of the unmarked ones after it follow in
+    order, each in its own slot; what lies in the slot of none to come stays with the trial at hand, whose judge will
+    not have it.
+    """
+    logs: list[list[Transaction]] = [[] for _ in trials]
+    problems: list[str] = []
+    marks = {mark: index for index, (trial, mark) in enumerate(trials) if trial.marked}
+    current = -1
+    for each in log:
+        if each.write and each.region == 0 and each.offset == _MARK:
+            mark = int.from_bytes(each.data, "little")
+            if mark in marks:
+                current = marks.pop(mark)
+            else:
+                problems.append(f"mark {mark} must come once, in order")
+        elif current < 0:
+            problems.append(f"no access may precede the first mark, as {each} does")
         else:
-            current.append(each)
-    return groups
+            current = _owner(each, trials, current, place)
+            logs[current].append(each)
+    missing = [f"the device must see mark {mark} of {trials[index][0].row}" for mark, index in marks.items()]
+    return logs, problems + missing
+
+
+def _owner(each: Transaction, trials: Sequence[tuple[Trial, int]], current: int, place: Place) -> int:
+    """The first trial from the current one to the next mark whose slot this access lies in; the current if none."""
+    if each.region != place.bar:
+        return current
+    for index in range(current, len(trials)):
+        trial = trials[index][0]
+        if index > current and trial.marked:
+            break
+        if trial.offset <= each.offset < trial.offset + (2 * SLOT if trial.op.crossing else SLOT):
+            return index
+    return current
 
 
 def split(log: Iterable[Transaction], place: Place, slot: int) -> tuple[list[Arrival], list[Transaction]]:

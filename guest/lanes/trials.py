@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import cycle
 
@@ -22,19 +22,26 @@ SHORT_MODES: Modes = ((1, False), (0, True))
 HOST_MODES: Modes = ((2, False), (2, True))
 """As the host's own mapping, from EL2."""
 
+_WARM, _UNMARKED = int(RunFlag.WARM), int(RunFlag.UNMARKED)
+
 DOORBELL_BAR, DOORBELL_OFFSET, DOORBELL_S1 = 0, int(Reg.DOORBELL), 1
 """Where operations with a doorbell ring it: a register, mapped Device-nGnRE (MAIR slot 1) by the guest."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One experiment to be made; ``beyond`` is the range that a crossing operation ends in, if it is another."""
+    """One experiment to be made; ``beyond`` is the range that a crossing operation ends in, if it is another.
+
+    ``marked``: the guest writes the probe's MARK register first, so that the log is cut there. The trials up to the
+    next mark have each a slot of their own, by which the log tells them apart.
+    """
 
     op: Op
     el: int
     warm: bool
     offset: int
     beyond: str | None = None
+    marked: bool = True
 
     @cached_property
     def row(self) -> str:
@@ -48,7 +55,7 @@ class Trial:
 
     def experiment(self, place: Place, s1: int, mark: int) -> Experiment:
         """The guest's order; ``s1`` is an index in `plan.MAIR`."""
-        flags = int(RunFlag.WARM) if self.warm else 0
+        flags = (_WARM if self.warm else 0) | (0 if self.marked else _UNMARKED)
         doorbell = (DOORBELL_BAR, DOORBELL_S1, DOORBELL_OFFSET) if self.op.doorbell else (0, 0, 0)
         return Experiment(mark, INDEX[self.op.name], self.el, s1, place.bar, self.offset, flags, *doorbell)
 
@@ -65,11 +72,15 @@ def schedule(
     batches: list[list[Trial]] = [[]]
     used: set[int] = set()
     for trial in _trials(place, beyond, ops, modes, features):
-        if not place.trapped and trial.offset in used:
-            batches.append([])
+        again = trial.offset in used
+        if again:
             used.clear()
+        if again and not place.trapped:
+            batches.append([])
+        # What a doorbell or a neighbouring page gets has no slot: it is the mark that tells whose it is.
+        marked = again or not batches[-1] or trial.op.crossing or trial.op.doorbell
         used.add(trial.offset)
-        batches[-1].append(trial)
+        batches[-1].append(replace(trial, marked=marked))
     return tuple(map(tuple, batches))
 
 
