@@ -49,7 +49,9 @@ class Server:
             self.session.close()
 
     def close(self) -> None:
-        """Stops serving: no new client, and the one that is there is disconnected."""
+        """Stops serving: no new client, and the one that is there is disconnected. A second call does nothing."""
+        if self._listener.fileno() < 0:
+            return
         self._loop.remove_reader(self._listener)
         self._listener.close()
         self.disconnect()
