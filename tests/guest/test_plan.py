@@ -127,7 +127,7 @@ def test_an_impossible_range_is_refused(entry: Range, message: str) -> None:
         ({"el": 3}, "el must be between 0 and 2, not 3"),
         ({"s1": 8}, "s1 must be between 0 and 7, not 8"),
         ({"s1_2": -1}, "s1_2 must be between 0 and 7, not -1"),
-        ({"flags": 4}, "flags must be between 0 and 3, not 4"),
+        ({"flags": 8}, "flags must be between 0 and 7, not 8"),
     ],
 )
 def test_an_impossible_experiment_is_refused(change: dict[str, int], message: str) -> None:
