@@ -6,7 +6,6 @@ shared with the guest. Nothing here knows a memory type: a device wants its entr
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from .workload import ENTRY_SIZE, Idiom, Workload, entry
 
 
 class Store(NamedTuple):
-    """One store instruction of an idiom: where in the entry, how many bytes, and what the address must be a multiple of
-    to be aligned (Arm ARM DDI 0487, B2.8.2.1)."""
+    """One store instruction of an idiom: offset in the entry, bytes, and alignment it needs (DDI 0487, B2.8.2.1)."""
 
     offset: int
     size: int
@@ -150,20 +148,21 @@ def check_window(
             problems.append(f"only doorbells must arrive, not {each}")
     problems += [f"entry {sequence} must be followed by its doorbell, not by nothing" for sequence in range(now, end)]
     expected = bytearray(len(window))
-    kept = range(max(workload.first, end - workload.slots), end)
     whole = 0
-    for sequence in kept:
-        start = sequence % workload.slots * workload.stride
-        wanted, found = entry(sequence), window[start : start + ENTRY_SIZE]
+    for sequence in range(max(workload.first, end - workload.slots), end):
+        slot = sequence % workload.slots
+        start = slot * workload.stride
+        found = window[start : start + ENTRY_SIZE]
         expected[start : start + ENTRY_SIZE] = found
-        whole += found == wanted
-        if found != wanted:
-            problems.append(f"entry {sequence} must be in slot {sequence % workload.slots}, not {_content(found)}")
+        if found == entry(sequence):
+            whole += 1
+        else:
+            problems.append(f"slot {slot} must hold entry {sequence}, not {_content(found)}")
     start = end % workload.slots * workload.stride
     for store in STORES[workload.idiom][:stores]:
-        stored = slice(store.offset, store.offset + store.size)
-        expected[start:][stored] = expected[start + store.offset : start + store.offset + store.size] = entry(end)[stored]
-    stray = next((at for at, (is_, must) in enumerate(zip(window, expected, strict=True)) if is_ != must), None)
+        written = slice(store.offset, store.offset + store.size)
+        expected[start + written.start : start + written.stop] = entry(end)[written]
+    stray = next((at for at, pair in enumerate(zip(window, expected, strict=True)) if pair[0] != pair[1]), None)
     if stray is not None:
         problems.append(f"the window must hold {expected[stray]:02x} at {stray:#x}, not {window[stray]:02x}")
     return Delivery(whole, (), tuple(problems))
@@ -172,9 +171,9 @@ def check_window(
 def _content(found: bytes) -> str:
     """What stands where an entry should be, in words."""
     if not any(found):
-        return "be missing"
-    (sequence,) = struct.unpack_from("<I", found)
-    return f"entry {sequence}" if found == entry(sequence) else "be torn"
+        return "nothing"
+    sequence = int.from_bytes(found[:4], "little")
+    return f"entry {sequence}" if found == entry(sequence) else "a torn one"
 
 
 def _is_doorbell(workload: Workload, each: Transaction) -> bool:
@@ -186,13 +185,14 @@ def _ring(workload: Workload, each: Transaction, now: int, end: int, problems: l
     value = int.from_bytes(each.data, "little")
     if each.size != 4:
         problems.append(f"the doorbell must be rung with 4 bytes, not {each.size}")
-    if now < value - 1 < end:
-        problems += [f"entry {lost} must be followed by its doorbell, not by another's" for lost in range(now, value - 1)]
-        return value
-    if value != now + 1:
-        problems.append(f"the doorbell of entry {now} must have the value {now + 1}, not {value}")
-        return now if workload.first < value <= now else min(now + 1, end)
     if now == end:
-        problems.append(f"the doorbell must ring for {end - workload.first} entries, not more")
+        problems.append(f"the doorbell must ring {end - workload.first} times, not once more with {value}")
         return now
-    return value
+    if value == now + 1:
+        return value
+    if now + 1 < value <= end:
+        lost = range(now, value - 1)
+        problems += [f"entry {sequence} must be followed by its doorbell, not by another's" for sequence in lost]
+        return value
+    problems.append(f"the doorbell of entry {now} must have the value {now + 1}, not {value}")
+    return now if workload.first < value <= now else now + 1

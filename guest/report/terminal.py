@@ -13,7 +13,7 @@ from rich.text import Text
 from ..results import Cell, HostCell, Matrix, Verdict
 from . import HONESTY
 
-_STYLE = {
+STYLE = {
     Verdict.AGREE: "green",
     Verdict.KNOWN_DEVIATION: "yellow",
     Verdict.DISAGREE: "bold white on red",
@@ -66,14 +66,14 @@ def summary(matrix: Matrix) -> str:
 
 def _label(cell: Cell) -> Text:
     if cell.verdict is Verdict.REFUSED:
-        return Text("refused", _STYLE[cell.verdict])
+        return Text("refused", STYLE[cell.verdict])
     if cell.verdict is Verdict.UNOBSERVABLE:
-        return Text("-", _STYLE[cell.verdict])
+        return Text("-", STYLE[cell.verdict])
     text = cell.observed or "-"
     if cell.observed != cell.architecture:
         text += f"≠{cell.architecture}"
     text += {Verdict.KNOWN_DEVIATION: "·", Verdict.DISAGREE: "!"}.get(cell.accesses, "")
-    style = _STYLE[Verdict.DISAGREE if cell.accesses is Verdict.DISAGREE else cell.verdict]
+    style = STYLE[Verdict.DISAGREE if cell.accesses is Verdict.DISAGREE else cell.verdict]
     return Text(text, style)
 
 

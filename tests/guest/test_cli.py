@@ -70,10 +70,10 @@ def test_help_lists_the_commands() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.output.partition("Commands:\n")[2].splitlines()]
-    assert commands == ["doctor", "machines", "matrix", "qemu", "serve", "setup"]
+    assert commands == ["doctor", "machines", "matrix", "push", "qemu", "serve", "setup"]
 
 
-@pytest.mark.parametrize("command", ["doctor", "machines", "matrix", "qemu", "serve", "setup"])
+@pytest.mark.parametrize("command", ["doctor", "machines", "matrix", "push", "qemu", "serve", "setup"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -92,6 +92,9 @@ def test_every_command_has_help(command: str) -> None:
         (f"serve upcase --socket /{'x' * 120}", f"cannot serve on /{'x' * 120}: AF_UNIX path too long"),
         ("qemu el9", "machine must be one of el2, el2-no-fwb, qtest, or a readable file, "
                      "not el9 (No such file or directory)"),
+        ("push --count 0", "count must be 1 to 10000, what the device's log can show, not 0"),
+        ("push --window mapped --count 2049",
+         "count must be 1 to 2048, what the window's final contents can show, not 2049"),
         ("qemu qtest --device nothing", "device must be one of probe, upcase, or MODULE:CLASS, not nothing"),
     ],
 )  # fmt: skip
