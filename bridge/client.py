@@ -208,7 +208,12 @@ class Client:
 
     async def _negotiate(self, proposal: dict[str, Any]) -> None:
         text = json.dumps({"capabilities": proposal}).encode() + b"\0"
-        reply = await self.link.request(wire.Command.VERSION, _VERSION.pack(0, 0) + text)
+        try:
+            reply = await self.link.request(wire.Command.VERSION, _VERSION.pack(0, 0) + text)
+        except VfioUserError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise ConnectionRefusedError("the server must be free, not busy with another client") from error
         if len(reply.body) < _VERSION.size or _VERSION.unpack_from(reply.body) != (0, 0):
             offered = ".".join(str(part) for (part,) in struct.iter_unpack("<H", reply.body[:4]))
             raise ProtocolError(f"the version must be 0.0, not {offered}")

@@ -14,13 +14,16 @@ from pathlib import Path
 from .endpoint import HasEndpoint
 from .log import logger
 from .loop import Poller
+from .refusal import Refusal
 from .session import Session
+
+_MAX_REFUSALS = 16  # clients being refused at a time; more are disconnected without a word
 
 
 class Server:
     """A device that is being served; `serve` makes it.
 
-    One client at a time: a second is refused at once (accepted, and closed).
+    One client at a time: the VERSION of a second is answered with EBUSY.
     """
 
     def __init__(self, device: HasEndpoint, path: Path, listener: socket.socket) -> None:
@@ -28,6 +31,7 @@ class Server:
         self.path = path
         self.session: Session | None = None
         self._listener = listener
+        self._refusals: set[Refusal] = set()
         self._loop = asyncio.get_running_loop()
         self._poller = Poller.of(self._loop)
         self._attached = asyncio.Event()
@@ -54,6 +58,8 @@ class Server:
             return
         self._loop.remove_reader(self._listener)
         self._listener.close()
+        for refusal in list(self._refusals):
+            refusal.close()
         self.disconnect()
 
     def _accept(self) -> None:
@@ -68,7 +74,10 @@ class Server:
             return
         if self.session is not None:
             logger.warning("refusing a second client on %s", self.path)
-            connection.close()
+            if len(self._refusals) < _MAX_REFUSALS:
+                self._refusals.add(Refusal(connection, self._refusals.discard))
+            else:
+                connection.close()
             return
         self.session = Session(self.device.endpoint, connection, self._poller, self._left)
         self._detached.clear()

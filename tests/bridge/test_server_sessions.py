@@ -142,7 +142,9 @@ async def test_reset_keeps_the_session(bench: Bench) -> None:
 async def test_a_second_client_is_an_error_at_once(bench: Bench) -> None:
     async with Client.connect(bench.path) as client:
         async with asyncio.timeout(1):
-            with pytest.raises(ConnectionError, match=r"^the server closed the connection"):
+            with pytest.raises(
+                ConnectionRefusedError, match=r"^the server must be free, not busy with another client$"
+            ):
                 async with Client.connect(bench.path):
                     pass
         assert await client.bars[0].read(SCRATCH, 4) == 0

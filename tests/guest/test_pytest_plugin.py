@@ -21,7 +21,7 @@ async def test_a_served_device_and_a_client(serve_device: ServeDevice, vfio_clie
     assert first.path != second.path
     clients = [await vfio_client(first), await vfio_client(second)]
     assert [await client.config.read(0, 4) for client in clients] == [UPCASE, UPCASE]
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError, match=r"^the server must be free, not busy with another client$"):
         await vfio_client(first)
 
 

@@ -1,0 +1,57 @@
+"""Turns away a client that came while another one is served."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+from . import wire
+
+_PATIENCE = 1.0  # seconds for the client to say VERSION and, once refused, to leave
+
+
+class Refusal:
+    """Answers the VERSION of the client on `connection`, which is taken over, with EBUSY; `ended` is called at the end.
+
+    Merely closing the connection would do for most, but QEMU 11.1.3 may abort when it meets the end of the stream
+    while it sends its VERSION. So the client is left to close it, within a second.
+    """
+
+    def __init__(self, connection: socket.socket, ended: Callable[[Refusal], None]) -> None:
+        self._connection = connection
+        self._ended = ended
+        self._header = b""
+        connection.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connection, self._receive)
+        self._timer = self._loop.call_later(_PATIENCE, self.close)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._timer.cancel()
+        self._loop.remove_reader(self._connection)
+        self._connection.close()
+        self._ended(self)
+
+    def _receive(self) -> None:
+        try:
+            data = self._connection.recv(4096)  # descriptors, which a plain receive has no room for, are dropped
+            if data and len(self._header) < wire.HEADER.size:
+                self._header += data
+                if len(self._header) >= wire.HEADER.size:
+                    self._answer(wire.HEADER.unpack_from(self._header))
+        except BlockingIOError:
+            return
+        except OSError:  # it left without reading
+            data = b""
+        if not data:
+            self.close()
+
+    def _answer(self, request: wire.Header) -> None:
+        reply = wire.REPLY | wire.ERROR
+        self._connection.send(
+            wire.HEADER.pack(request.message_id, request.command, wire.HEADER.size, reply, errno.EBUSY),
+            socket.MSG_NOSIGNAL,
+        )
