@@ -10,6 +10,7 @@ from pyvfio_user.bridge.client import QEMU_CAPABILITIES
 from pyvfio_user.devices.upcase import Upcase
 from pyvfio_user.guest.errors import QemuError
 from pyvfio_user.guest.fixtures import AttachClient, ServeDevice, StartGuest, StartQtest
+from pyvfio_user.guest.provision.qemu import QemuBinary
 
 UPCASE = 0x11CA1234
 VENDOR = UPCASE & 0xFFFF
@@ -109,6 +110,13 @@ async def test_failing(serve_device, qemu_qtest):
 """
 
 
+@pytest.fixture
+def found_qemu(monkeypatch: pytest.MonkeyPatch, qemu_binary: QemuBinary) -> None:
+    """Name QEMU by its variable: pytester's runs have a home of their own, without the cache."""
+    monkeypatch.setenv("QEMU_SYSTEM_AARCH64", str(qemu_binary.path))
+
+
+@pytest.mark.usefixtures("found_qemu")
 def test_a_failing_test_shows_command_console_and_transactions(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FAILING)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
@@ -124,6 +132,7 @@ def test_a_failing_test_shows_command_console_and_transactions(pytester: pytest.
     assert lines[19] == "#25 region 0 +0x8 -> 18 00"
 
 
+@pytest.mark.usefixtures("found_qemu")
 def test_a_passing_test_shows_nothing(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FAILING.replace("assert not", "assert"))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rA")
