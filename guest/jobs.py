@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from ..bridge.attributes import MEMORY_TYPES, MemoryType, combine
 from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
@@ -57,10 +59,32 @@ class JobResult(msgspec.Struct, frozen=True):
     command: str = ""
 
 
+DOORBELL_STAGE2 = 1
+"""Under `ALL_PAIRS` the doorbell is mapped Device-nGnRE, whatever the range has."""
+
 _UNSEEN = (Verdict.UNOBSERVABLE, Verdict.UNOBSERVABLE)
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what is next."""
+
+
+class Site(NamedTuple):
+    """Where a battery runs: a patch, by name, of what a scheme installed in a case."""
+
+    scheme: str
+    case: str
+    name: str
+    installed: Installation
+
+    @property
+    def patch(self) -> Patch:
+        """The patch."""
+        return self.installed.patches[self.name]
+
+    def types(self, name: str, s1: MemoryType | None) -> tuple[object, ...]:
+        """What accesses to a patch depend on: both stages in the guest, or (None) the host's mapping."""
+        patch = self.installed.patches[name]
+        return ("host", patch.host) if s1 is None else ("guest", s1, patch.stage2)
 
 
 class Runner:
@@ -71,6 +95,7 @@ class Runner:
         self.cells: list[Cell] = []
         self.host: list[HostCell] = []
         self._coverage = Coverage(full=job.full)
+        self._broken: dict[tuple[str, str, str], str] = {}
         self._step = 0
         self._steps = 0
 
@@ -106,130 +131,128 @@ class Runner:
     async def _all_pairs(self) -> None:
         for s2 in STAGE2[self.job.fwb]:
             self._next(f"stage-2 MemAttr {s2:x}")
-            patches = {name: Patch(place, s2, None) for name, place in PLACES.items() if name == PAIRS_RANGE}
-            doorbell = {"doorbell": Patch(PLACES["doorbell"], 1, None)}
-            installed = Installation({**patches, **doorbell})
+            doorbell = Patch(PLACES["doorbell"], DOORBELL_STAGE2, None)
+            installed = Installation({PAIRS_RANGE: Patch(PLACES[PAIRS_RANGE], s2, None), "doorbell": doorbell})
             await self.lane.install(installed, f"{ALL_PAIRS} s2={s2:x}")
-            await self._guest_cells(ALL_PAIRS, "asking", PAIRS_RANGE, s2, installed)
+            await self._guest_cells(Site(ALL_PAIRS, "asking", PAIRS_RANGE, installed))
 
     async def _case(self, scheme: str, case: str, decision: Decision) -> None:
-        for piece in decision.pieces:
-            self._check_claim(scheme, case, piece)
-            if piece.refusal is not None and piece.range in PLACES and self._wanted(piece.range):
-                self._refused(scheme, case, piece.range, f"{piece.refusal.name}: {piece.refusal.reason}")
         installed = installation(decision)
+        for piece in decision.pieces:
+            site = Site(scheme, case, piece.range, installed)
+            self._check_claim(site, piece)
+            if piece.refusal is not None and piece.range in PLACES and self._wanted(piece.range):
+                self._refused(site, f"{piece.refusal.name}: {piece.refusal.reason}")
         await self.lane.install(installed, f"{scheme} ({case})")
-        for name, patch in installed.patches.items():
+        for name in installed.patches:
             if self._wanted(base_name(name)):
-                await self._guest_cells(scheme, case, name, patch.stage2, installed)
-                await self._host_cell(scheme, case, name, patch, installed)
+                await self._guest_cells(Site(scheme, case, name, installed))
+                await self._host_cell(Site(scheme, case, name, installed))
 
     def _wanted(self, name: str) -> bool:
         return not self.job.ranges or name in self.job.ranges
 
-    def _check_claim(self, scheme: str, case: str, piece: Piece) -> None:
+    def _check_claim(self, site: Site, piece: Piece) -> None:
         """The scheme must decide what it is said to decide. KVM refuses a cacheable mapping without FWB (-EINVAL)."""
-        claim = CLAIMS[scheme].stage2(piece.range, piece.bar, piece.first_page, case)
+        claim = CLAIMS[site.scheme].stage2(piece.range, piece.bar, piece.first_page, site.case)
         wanted = "refused" if claim.is_write_back and not self.job.fwb else claim.name
         decided = piece.stage2.name if piece.stage2 else "refused"
         if decided != wanted:
-            where = self._where(scheme, case, piece.range, f"page {piece.first_page}")
-            self.lane.problem(where, f"the scheme's stage 2 must be {wanted}, not {decided}")
+            broken = f"the scheme's stage 2 must be {wanted}, not {decided}"
+            self._broken[site.scheme, site.case, piece.range] = broken
+            self.lane.problem(self._where(site, f"page {piece.first_page}"), broken)
 
-    def _refused(self, scheme: str, case: str, name: str, note: str) -> None:
-        for s1 in self.lane.types:
-            self.cells.append(
-                self._cell(scheme, case, name, s1, None, None, None, Verdict.REFUSED, Verdict.REFUSED, note=note)
-            )
+    def _where(self, site: Site, types: str) -> str:
+        return f"{site.scheme} ({site.case}), {site.name}, {types}, FWB={self.job.fwb}, -cpu {self.job.cpu}"
 
-    def _cell(
-        self,
-        scheme: str,
-        case: str,
-        name: str,
-        s1: MemoryType,
-        s2: int | None,
-        architecture: str | None,
-        observed: str | None,
-        verdict: Verdict,
-        accesses: Verdict,
-        ran: Ran | None = None,
-        full: str | None = None,
-        note: str = "",
-    ) -> Cell:
-        return Cell(
-            lane="el2",
-            cpu=self.job.cpu,
-            fwb=self.job.fwb,
-            scheme=scheme,
-            case=case,
-            range=name,
-            s1=str(s1),
-            s2=None if s2 is None else f"{s2:x}",
-            architecture=architecture,
-            observed=observed,
-            verdict=verdict,
-            accesses=accesses,
-            battery=ran.key if ran else None,
-            full=full,
-            experiments=ran.experiments if ran else 0,
-            transactions=ran.transactions if ran else 0,
-            note=note,
-        )
+    def _cell(self, site: Site, s1: MemoryType, s2: int | None) -> Cell:
+        """A cell of which nothing was observed yet."""
+        nibble = None if s2 is None else f"{s2:x}"
+        architecture = None if s2 is None else str(combine(s1, s2, bool(self.job.fwb)))
+        place = (site.scheme, site.case, site.name)
+        return Cell("el2", self.job.cpu, self.job.fwb, *place, str(s1), nibble, architecture, None, *_UNSEEN)
 
-    def _where(self, scheme: str, case: str, name: str, types: str) -> str:
-        return f"{scheme} ({case}), {name}, {types}, FWB={self.job.fwb}, -cpu {self.job.cpu}"
+    def _refused(self, site: Site, note: str) -> None:
+        refused = {"verdict": Verdict.REFUSED, "accesses": Verdict.REFUSED, "note": note}
+        self.cells += [replace(self._cell(site, s1, None), **refused) for s1 in self.lane.types]
 
-    async def _guest_cells(self, scheme: str, case: str, name: str, s2: int, installed: Installation) -> None:
+    async def _guest_cells(self, site: Site) -> None:
+        """Each stage-1 type of the guest on one patch."""
+        s2 = site.patch.stage2
         for s1 in MEMORY_TYPES:
-            expected = str(combine(s1, s2, bool(self.job.fwb)))
+            cell = self._cell(site, s1, s2)
             if s1 not in self.lane.types:
                 note = "the CPU has no FEAT_MTE2: this stage-1 encoding is reserved"
-                verdict = Verdict.UNOBSERVABLE
-                self.cells.append(self._cell(scheme, case, name, s1, s2, expected, None, verdict, verdict, note=note))
+                self.cells.append(replace(cell, note=note))
                 continue
-            where = self._where(scheme, case, name, f"s1={s1} s2={s2:x}")
-            ran, full = await self._guest_battery(scheme, name, s1, s2, installed, where)
-            verdict, note = self._attribute(s1, s2, expected, ran, where)
-            accesses = self._counted(name, ran, full, where)
-            observed = ran.byte("at-s12e1r")
-            cell = self._cell(scheme, case, name, s1, s2, expected, observed, verdict, accesses, ran, full, note)
+            where = self._where(site, f"s1={s1} s2={s2:x}")
+            ran, full = await self._battery(site, s1, where)
+            verdict, note = self._attribute(cell, ran, where)
+            broken = self._broken.get((site.scheme, site.case, base_name(site.name)))
+            cell = replace(
+                cell,
+                observed=ran.byte("at-s12e1r"),
+                verdict=Verdict.DISAGREE if broken else verdict,
+                accesses=self._accesses(site, ran, full, where),
+                battery=ran.key,
+                full=full,
+                experiments=ran.experiments,
+                transactions=ran.transactions,
+                note=broken or note,
+            )
             self.cells.append(cell)
 
-    async def _guest_battery(
-        self, scheme: str, name: str, s1: MemoryType, s2: int, installed: Installation, where: str
-    ) -> tuple[Ran, str | None]:
-        """Run the battery that is due; with it, the key of the full one under the same types."""
-        if name.startswith(GAP):
-            return await self.lane.guest_battery(name, s1, (), "types", where), None
-        if scheme == ALL_PAIRS:
-            return await self.lane.guest_battery(name, s1, SHORT, "short", where), None
-        base, types, following = base_name(name), ("guest", s1, s2), installed.following(name)
-        beyond = None if following is None else (base_name(following), installed.patches[following].stage2)
-        ops, size = self._coverage.choose(base, types, beyond)
-        ran = await self.lane.guest_battery(name, s1, ops, size, where)
-        self._coverage.ran(base, types, beyond, size, ran.key)
-        return ran, self._coverage.full(base, types)
+    async def _host_cell(self, site: Site) -> None:
+        """The same patch through the host's own mapping."""
+        host, place = site.patch.host, (site.scheme, site.case, site.name)
+        cell = HostCell("el2", self.job.cpu, self.job.fwb, *place, None, None, *_UNSEEN)
+        if host is None:
+            self.host.append(replace(cell, note="no process of the host maps it"))
+            return
+        where = self._where(site, f"host type {host}")
+        ran, full = await self._battery(site, None, where)
+        observed = ran.byte("at-s1e2r")
+        if observed != str(host):
+            self.lane.problem(where, f"AT S1E2R must give {host}, not {observed}")
+        cell = replace(
+            cell,
+            type=str(host),
+            observed=observed,
+            verdict=Verdict.AGREE if observed == str(host) else Verdict.DISAGREE,
+            accesses=self._accesses(site, ran, full, where),
+            battery=ran.key,
+            full=full,
+            experiments=ran.experiments,
+            transactions=ran.transactions,
+        )
+        self.host.append(cell)
 
-    async def _host_battery(
-        self, name: str, host: MemoryType, installed: Installation, where: str
-    ) -> tuple[Ran, str | None]:
-        """The same through the host's own mapping."""
-        if name.startswith(GAP):
-            return await self.lane.host_battery(name, (), "types", where), None
-        base, types, following = base_name(name), ("host", host), installed.following(name)
-        beyond = None if following is None else (base_name(following), installed.patches[following].host)
-        ops, size = self._coverage.choose(base, types, beyond)
-        ran = await self.lane.host_battery(name, ops, size, where)
-        self._coverage.ran(base, types, beyond, size, ran.key)
-        return ran, self._coverage.full(base, types)
+    async def _battery(self, site: Site, s1: MemoryType | None, where: str) -> tuple[Ran, str | None]:
+        """Run the battery that is due, in the guest under ``s1``, or through the host's mapping for None.
 
-    def _counted(self, name: str, ran: Ran, full: str | None, where: str) -> Verdict:
+        With it, the key of the full battery that was run on this range under the same types.
+        """
+        name, types, beyond = base_name(site.name), site.types(site.name, s1), None
+        if (following := site.installed.following(site.name)) is not None:
+            beyond = (base_name(following), *site.types(following, s1))
+        ops, size = self._coverage.choose(name, types, beyond)
+        if name.startswith(GAP):
+            ops, size = (), "types"
+        elif site.scheme == ALL_PAIRS:
+            ops, size = SHORT, "short"
+        if s1 is None:
+            ran = await self.lane.host_battery(site.name, ops, size, where)
+        else:
+            ran = await self.lane.guest_battery(site.name, s1, ops, size, where)
+        self._coverage.ran(name, types, beyond, size, ran.key)
+        return ran, self._coverage.full(name, types)
+
+    def _accesses(self, site: Site, ran: Ran, full: str | None, where: str) -> Verdict:
         """The verdict of the battery, and of the full one under the same types.
 
         A battery that made nothing, or left no trace at the device, proves nothing: a disagreement.
         """
-        if name.startswith(GAP):
+        if site.name.startswith(GAP):
             return Verdict.UNOBSERVABLE
         if ran.experiments and ran.transactions:
             return worst([ran.verdict, *([self.lane.batteries[full].verdict] if full else [])])
@@ -237,59 +260,35 @@ class Runner:
         self.lane.problem(where, f"the battery must leave a trace, not {found}")
         return Verdict.DISAGREE
 
-    def _attribute(self, s1: MemoryType, s2: int, expected: str, ran: Ran, where: str) -> tuple[Verdict, str]:
-        """Compare PAR_EL1 of each AT instruction with the architecture."""
+    def _attribute(self, cell: Cell, ran: Ran, where: str) -> tuple[Verdict, str]:
+        """Compare PAR_EL1 of each AT instruction with the architecture: the verdict, and why."""
         stage1, observed = ran.byte("at-s1e1r"), ran.byte("at-s12e1r")
         problems = []
-        if stage1 != str(s1):
-            problems.append(f"AT S1E1R must give {s1}, not {stage1}")
+        if stage1 != cell.s1:
+            problems.append(f"AT S1E1R must give {cell.s1}, not {stage1}")
         for read, write in (("at-s1e1r", "at-s1e1w"), ("at-s12e1r", "at-s12e1w")):
             if ran.byte(read) != ran.byte(write):
                 problems.append(f"{write} must give {ran.byte(read)} as {read} does, not {ran.byte(write)}")
-        listed = ATTRIBUTES.get((self.job.fwb, str(s1), f"{s2:x}"))
-        deviation = f"attribute {s1} over {s2:x}, FWB={self.job.fwb}"
+        deviation = f"attribute {cell.s1} over {cell.s2}, FWB={cell.fwb}"
+        listed = ATTRIBUTES.get((cell.fwb, cell.s1, cell.s2 or ""))
         verdict, note = Verdict.AGREE, ""
         if observed is None:
-            problems.append(f"the effective type must be {expected}, not a translation fault")
-        elif str(MemoryType(int(observed, 16)).canonical) == expected:
+            problems.append(f"the effective type must be {cell.architecture}, not a translation fault")
+        elif str(MemoryType.parse(observed).canonical) == cell.architecture:
             if listed:
                 self.lane.tally.missed[deviation] = where
         elif listed and listed[0] == observed:
             verdict, note = Verdict.KNOWN_DEVIATION, listed[1]
             self.lane.tally.shown[deviation] = self.lane.tally.shown.get(deviation, 0) + 1
         else:
-            problems.append(f"the effective type must be {expected}, not {observed}")
+            problems.append(f"the effective type must be {cell.architecture}, not {observed}")
         if observed is not None:
-            kind = MemoryType(int(observed, 16))
+            kind = MemoryType.parse(observed)
             if (kind.is_device or kind.is_non_cacheable) and ran.shareability("at-s12e1r") != 0b10:
                 problems.append(f"PAR_EL1.SH must be 0b10 for {kind.name}, not {ran.shareability('at-s12e1r'):#04b}")
         for problem in problems:
             self.lane.problem(where, problem)
         return (Verdict.DISAGREE, "; ".join(problems)) if problems else (verdict, note)
-
-    async def _host_cell(self, scheme: str, case: str, name: str, patch: Patch, installed: Installation) -> None:
-        """Run the battery through the host's own mapping."""
-        blank = HostCell("el2", self.job.cpu, self.job.fwb, scheme, case, name, None, None, *_UNSEEN)
-        if patch.host is None:
-            self.host.append(msgspec.structs.replace(blank, note="no process of the host maps it"))
-            return
-        where = self._where(scheme, case, name, f"host type {patch.host}")
-        ran, full = await self._host_battery(name, patch.host, installed, where)
-        observed = ran.byte("at-s1e2r")
-        if observed != str(patch.host):
-            self.lane.problem(where, f"AT S1E2R must give {patch.host}, not {observed}")
-        cell = msgspec.structs.replace(
-            blank,
-            type=str(patch.host),
-            observed=observed,
-            verdict=Verdict.AGREE if observed == str(patch.host) else Verdict.DISAGREE,
-            accesses=self._counted(name, ran, full, where),
-            battery=ran.key,
-            full=full,
-            experiments=ran.experiments,
-            transactions=ran.transactions,
-        )
-        self.host.append(cell)
 
     def result(self, hello: Hello, command: str) -> JobResult:
         """What was found."""

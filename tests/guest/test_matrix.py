@@ -139,8 +139,10 @@ class TestWhatIsWrongIsFound:
 
         monkeypatch.setattr(scheme, "choose", choose)
         where = "status-quo (asking), wc-trapped, page 0, FWB=0, -cpu max"
-        wanted = f"{where}: the scheme's stage 2 must be Device-nGnRE, not Normal Non-cacheable"
-        assert wanted in (await self.run()).problems
+        wanted = "the scheme's stage 2 must be Device-nGnRE, not Normal Non-cacheable"
+        found = await self.run()
+        assert f"{where}: {wanted}" in found.problems
+        assert {(cell.verdict, cell.note) for cell in found.cells} == {(Verdict.DISAGREE, wanted)}
 
     @pytest.mark.asyncio
     async def test_a_guest_that_gets_another_stage_2_than_decided(self, monkeypatch: pytest.MonkeyPatch) -> None:
