@@ -41,7 +41,7 @@ class Place:
     @property
     def crossable(self) -> bool:
         """Whether the arena reaches the range's end, so that an operation can start in it and end in the next range."""
-        return not self.platform and self.arena_offset + self.arena_size == self.end
+        return not self.platform and self.arena_size > 0 and self.arena_offset + self.arena_size == self.end
 
     @property
     def slots(self) -> list[int]:
@@ -60,10 +60,10 @@ class Place:
         return self.end - SLOT
 
     def part(self, name: str, offset: int, size: int) -> Place:
-        """Pages of it, as a range of their own; the arena is what of it lies there."""
+        """Pages of it, as a range of their own; the arena is what of it lies there, perhaps nothing."""
         start = max(offset, self.arena_offset)
-        end = min(offset + size, self.arena_offset + self.arena_size)
-        return replace(self, name=name, offset=offset, size=size, arena_offset=start, arena_size=end - start)
+        arena = max(0, min(offset + size, self.arena_offset + self.arena_size) - start)
+        return replace(self, name=name, offset=offset, size=size, arena_offset=start, arena_size=arena)
 
 
 PLACES: dict[str, Place] = {

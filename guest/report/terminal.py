@@ -43,9 +43,9 @@ def show(matrix: Matrix, console: Console, questions: dict[str, str]) -> None:
     console.print(f"[dim]{HONESTY}[/dim]")
     console.print(summary(matrix))
     for line in matrix.vanished:
-        console.print(f"[yellow]known deviation not seen any more:[/yellow] {line}", highlight=False)
+        console.print(Text.assemble(("known deviation not seen any more:", "yellow"), f" {line}"))
     for line in matrix.problems[:40]:
-        console.print(f"[bold red]disagree:[/bold red] {line}", highlight=False, markup=True)
+        console.print(Text.assemble(("disagree:", "bold red"), f" {line}"))
     if len(matrix.problems) > 40:
         console.print(f"[bold red]... and {len(matrix.problems) - 40} more[/bold red] (the JSON file has all)")
 
@@ -77,6 +77,13 @@ def _label(cell: Cell) -> Text:
     return Text(text, style)
 
 
+def _host(mapping: HostCell | None) -> str:
+    """The type of the host's own mapping, with a mark when something about it disagrees."""
+    if mapping is None or mapping.type is None:
+        return "-"
+    return mapping.type + ("!" if Verdict.DISAGREE in (mapping.verdict, mapping.accesses) else "")
+
+
 def _schemes(cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Table:
     """One row a scheme and group of ranges that came out alike, one column a stage-1 type."""
     types = list(dict.fromkeys(cell.s1 for cell in cells))
@@ -92,7 +99,7 @@ def _schemes(cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Tab
         for (name, s2), members in groupby(group, key=lambda cell: (cell.range, cell.s2)):
             labels = [_label(cell) for cell in members]
             mapping = hosts.get((scheme, case, name))
-            key = (mapping.type or "-" if mapping else "-", s2 or "-", *(f"{t.plain}{t.style}" for t in labels))
+            key = (_host(mapping), s2 or "-", *(f"{t.plain}{t.style}" for t in labels))
             rows.setdefault(key, ([], labels))[0].append(name)
         for index, (key, (names, labels)) in enumerate(rows.items()):
             end = index == len(rows) - 1

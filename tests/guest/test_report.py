@@ -1,0 +1,233 @@
+"""The report of a run: the terminal's tables, and one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pyvfio_user.bridge.schemes import SCHEMES
+from pyvfio_user.guest.matrix_view import _type_names
+from pyvfio_user.guest.report import HONESTY, html, terminal
+from pyvfio_user.guest.report.terminal import short, summary
+from pyvfio_user.guest.results import Cell, Matrix, Verdict
+from pyvfio_user.guest.scorecard import QUESTIONS, answers
+
+from .cells import CELL, cell, host, matrix
+
+
+def shown(made: Matrix, width: int = 240) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    terminal.show(made, console, QUESTIONS)
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def rows(made: Matrix) -> list[list[str]]:
+    """The cells of the tables' rows, without their headings."""
+    return [[each.strip() for each in line.split("│")[1:-1]] for line in shown(made) if line.startswith("│")]
+
+
+class TestShort:
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            (True, "y"),
+            (False, "n"),
+            (None, "-"),
+            ("page", "page"),
+            (3, "3"),
+            ([], "0"),
+            (["a", "b"], "2"),
+            ({"a": True, "b": False}, "yn"),
+            ({"a": True, "b": None, "c": ["x"]}, "y-1"),
+            ({"a": True, "b": "page"}, "y/page"),
+            ({"bar0": {"c": True, "n": 1}, "bar2": {"c": True, "n": 12}}, "y1/y/12"),
+        ],
+    )
+    def test_it(self, value: Any, text: str) -> None:
+        assert short(value) == text
+
+
+class TestLabels:
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({}, "04"),
+            ({"observed": "0c", "verdict": Verdict.KNOWN_DEVIATION}, "0c≠04"),
+            ({"observed": "44", "verdict": Verdict.DISAGREE}, "44≠04"),
+            ({"observed": None, "verdict": Verdict.DISAGREE}, "-≠04"),
+            ({"accesses": Verdict.KNOWN_DEVIATION}, "04·"),
+            ({"accesses": Verdict.DISAGREE}, "04!"),
+            ({"verdict": Verdict.REFUSED, "observed": None, "architecture": None, "s2": None}, "refused"),
+            ({"verdict": Verdict.UNOBSERVABLE, "observed": None}, "-"),
+        ],
+    )
+    def test_a_cell(self, changes: dict[str, Any], text: str) -> None:
+        (found,) = rows(matrix([cell(**changes)]))
+        assert found[-1] == text
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [({}, "00"), ({"type": None}, "-"), ({"accesses": Verdict.DISAGREE}, "00!"), ({"range": "msix"}, "-")],
+    )
+    def test_the_hosts_mapping(self, changes: dict[str, Any], text: str) -> None:
+        (found,) = rows(matrix(host=(host(**changes),)))
+        assert found == ["status-quo", "strict", text, "1", "04"]
+
+    @pytest.mark.parametrize(
+        ("case", "title"),
+        [("asking", "trap"), ("nothing", "trap (asked for nothing)"), ("changed", "trap (after the change)")],
+    )
+    def test_the_case(self, case: str, title: str) -> None:
+        (found,) = rows(matrix([cell(scheme="trap", case=case)]))
+        assert found[0] == title
+
+
+class TestTables:
+    def test_ranges_that_came_out_alike_are_one_row(self) -> None:
+        cells = [
+            cell(range=name, s1=s1, observed=observed)
+            for name, observed in (("strict", "04"), ("msix", "0c"), ("dynamic[1]", "04"), ("control", "04"))
+            for s1 in ("00", "44")
+        ]
+        hosts = tuple(host(range=name) for name in ("strict", "msix", "dynamic[1]"))
+        assert rows(matrix(cells, host=hosts)) == [
+            ["status-quo", "strict, dynamic[1]", "00", "1", "04", "04"],
+            ["", "msix", "00", "1", "0c≠04", "0c≠04"],
+            ["", "control", "-", "1", "04", "04"],
+        ]
+
+    def test_another_stage_2_or_verdict_is_another_row(self) -> None:
+        cells = [cell(range="a"), cell(range="b", s2="2"), cell(range="c", accesses=Verdict.KNOWN_DEVIATION)]
+        assert [row[1] for row in rows(matrix(cells, host=()))] == ["a", "b", "c"]
+
+    def test_each_cpu_and_setting_has_a_table(self) -> None:
+        cells = [cell(), cell(fwb=0), cell(cpu="cortex-a76", fwb=0)]
+        titles = [line.partition(":")[0] for line in shown(matrix(cells)) if line.startswith("lane")]
+        assert titles == ["lane el2, -cpu max, FWB=1", "lane el2, -cpu max, FWB=0", "lane el2, -cpu cortex-a76, FWB=0"]
+        # The host's mapping is that of the same CPU and setting.
+        assert [row[2] for row in rows(matrix(cells))] == ["00", "-", "-"]
+
+    def test_the_scorecard_marks_what_was_seen(self) -> None:
+        card = answers(["status-quo"], [CELL], [])
+        card["status-quo"]["host-process"]["how"] = "seen"
+        (found,) = [row for row in rows(matrix(scorecard=card)) if len(row) == 16]
+        assert found[0] == "status-quo"
+        assert found[1 + list(QUESTIONS).index("host-process")] == "no*"
+        assert found[1 + list(QUESTIONS).index("asks-nothing")] == "yy"
+        assert "  cacheable: Can it give a cacheable mapping?" in shown(matrix(scorecard=card))
+        assert "  platform: Is a platform device unaffected? (guest, host)" in shown(matrix(scorecard=card))
+
+
+class TestSummary:
+    def test_it_counts_both_verdicts(self) -> None:
+        cells = [cell(), cell(), cell(verdict=Verdict.DISAGREE, accesses=Verdict.KNOWN_DEVIATION)]
+        assert summary(matrix(cells)) == (
+            "3 cells: attributes 2 agree, 1 disagree; accesses 2 agree, 1 known-deviation. 1,234 experiments, "
+            "56,789 transactions at the device, 1.2 s."
+        )
+
+    def test_what_is_wrong_is_named_as_it_is(self) -> None:
+        lines = shown(matrix(problems=("x [bold]y[/nothing] dynamic[2:16]",), vanished=("z [/red]",)))
+        assert lines[-2:] == [
+            "known deviation not seen any more: z [/red]", "disagree: x [bold]y[/nothing] dynamic[2:16]"
+        ]  # fmt: skip
+        assert any(line.startswith(HONESTY[:60]) for line in lines)
+
+    def test_many_problems_are_cut(self) -> None:
+        lines = shown(matrix(problems=tuple(f"p{n}" for n in range(43))))
+        assert lines[-2:] == ["disagree: p39", "... and 3 more (the JSON file has all)"]
+
+
+class Page(HTMLParser):
+    """What a browser makes of the page's elements: tags with attributes, and the content of its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self._script = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._script = tag == "script"
+        if self._script:
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = False
+
+    def handle_data(self, data: str) -> None:
+        if self._script:
+            self.scripts[-1] += data
+
+
+def render(made: Matrix) -> str:
+    return html.render(made, types=_type_names(made), questions=QUESTIONS)
+
+
+HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=y> & \u2028 \" ' {{ 1 }} ]]>"
+
+
+class TestThePage:
+    def test_it_needs_nothing_else(self) -> None:
+        text = render(matrix())
+        assert not re.search(r"(https?:)?//[a-z]+\.|@import|url\(|fetch\(|XMLHttpRequest|import\(", text)
+        for tag, attributes in Page(text).tags:
+            assert tag not in ("link", "img", "iframe", "object", "embed", "base")
+            assert not {"src", "href", "srcset", "onclick", "onload"} & attributes.keys()
+
+    def test_it_holds_the_whole_run(self) -> None:
+        cells = [cell(range=name, s1=s1) for name in ("strict", "msix") for s1 in ("00", "44")]
+        made = matrix(cells, pairs=(cell(scheme="all-pairs"),), scorecard=answers(["trap"], [CELL], []))
+        data, labels, _ = Page(render(made)).scripts
+        assert json.loads(data) == json.loads(made.to_json())
+        assert json.loads(labels)["questions"] == QUESTIONS
+        assert json.loads(labels)["types"] == {
+            "00": "Device-nGnRnE", "04": "Device-nGnRE", "44": "Normal Non-cacheable"
+        }  # fmt: skip
+
+    def test_the_names_of_stage_2_depend_on_fwb(self) -> None:
+        off, on = json.loads(Page(render(matrix())).scripts[1])["stage2"]
+        assert list(on.items()) == [
+            ("0", "Device-nGnRnE"), ("1", "Device-nGnRE"), ("2", "Device-nGRE"), ("3", "Device-GRE"),
+            ("5", "Normal NC"), ("6", "Normal WB, forced"), ("7", "Normal WB"),
+        ]  # fmt: skip
+        assert list(off) == list("01235679abdef")
+        assert (off["5"], off["6"], off["f"]) == ("Normal NC", "Normal outer NC, inner WT", "Normal WB")
+
+    def test_data_cannot_break_out_of_its_script(self) -> None:
+        plain, hostile = render(matrix()), render(matrix([cell(note=HOSTILE, range=HOSTILE)], problems=(HOSTILE,)))
+        assert [tag for tag, _ in Page(hostile).tags] == [tag for tag, _ in Page(plain).tags]
+        data, _, code = Page(hostile).scripts
+        found = json.loads(data)
+        assert (found["cells"][0]["note"], found["problems"]) == (HOSTILE, [HOSTILE])
+        assert code == Page(plain).scripts[2]
+        assert "<" not in data and "\u2028" not in data
+
+    def test_its_code_writes_no_markup_from_data(self) -> None:
+        code = Page(render(matrix())).scripts[2]
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", code)
+
+    def test_every_element_and_field_that_its_code_names_is_there(self) -> None:
+        made = matrix([CELL], scorecard=answers(list(SCHEMES), [CELL], []))
+        page = Page(render(made))
+        code = page.scripts[2]
+        ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+        assert set(re.findall(r'\$\("(\w+)"\)', code)) <= ids
+        assert set(re.findall(r"\bM\.(\w+)", code)) <= set(Matrix.__struct_fields__)
+        assert set(re.findall(r"\bL\.(\w+)", code)) == {"types", "questions", "stage2"}
+        assert set(re.findall(r"\b(?:cell|c)\.(\w+)", code)) <= {*Cell.__struct_fields__, "type"}
+        found = made.batteries["b1"]
+        assert set(re.findall(r"\bfound\.(\w+)", code)) <= {
+            *found.__struct_fields__, "text", "value", "detail", "how", "lane", "probes", "contrary", "modelled"
+        }  # fmt: skip
+        assert set(re.findall(r"\brow\.(\w+)", code)) == {"verdict", "op", "expected", "observed", "device", "reason"}
