@@ -95,6 +95,19 @@ class GuestMemory:
         self._copy(segments, ffi.from_buffer(buffer), len(buffer), DmaFlag.READ)
         return bytes(buffer)
 
+    def gather_into(self, segments: Sequence[Segment], buffer: bytearray | memoryview) -> None:
+        """Reads several pieces in one call into `buffer`, without another copy; their lengths must add up to its own.
+
+        Raises:
+            DmaError: as `gather`.
+            ValueError: the lengths do not add up.
+        """
+        total = sum(length for _, length in segments)
+        with memoryview(buffer) as view:
+            if total != view.nbytes:
+                raise ValueError(f"buffer must be {total} bytes as the segments are, not {view.nbytes}")
+            self._copy(segments, ffi.from_buffer(buffer), total, DmaFlag.READ)
+
     def scatter(self, segments: Sequence[Segment], data: bytes | bytearray | memoryview) -> None:
         """Writes `data` to several pieces in one call, one after another; their lengths must add up to its own.
 

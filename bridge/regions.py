@@ -84,6 +84,7 @@ class Region:
         self.hooks: list[Hook] = []
         self.fd: int | None = None
         self._spans: list[_Span] = []
+        self._counters: tuple[int, int] | None = None
         self._native: Any = None
         end = 0
         for offset, length in self.mapped:
@@ -157,6 +158,20 @@ class Region:
             raise DefinitionError(f"width must be 1, 2, 4 or 8 bytes, not {width}")
         self._add(offset, width, lib.PVU_SPAN_DOORBELL, Hook(offset, width, ring=ring), record=record)
 
+    def count_accesses(self, *, reads_at: int, writes_at: int) -> None:
+        """Has the hot path count all accesses to the region, in 4 bytes of `memory` each, at these offsets.
+
+        To be said before the device is served. An access counts once it was done without an error; what it reads of the
+        counters does not include itself.
+
+        Raises:
+            DefinitionError: the counters do not lie in the region.
+        """
+        for offset in (reads_at, writes_at):
+            if not 0 <= offset <= self.size - 4:
+                raise DefinitionError(f"a counter must lie in the region's {self.size:#x} bytes, not at {offset:#x}")
+        self._counters = reads_at, writes_at
+
     def reset(self) -> None:
         """Gives registers their reset value and doorbells 0; leaves memory alone."""
         for span in self._spans:
@@ -198,6 +213,8 @@ class Region:
                 status = lib.pvu_region_add(native, span.offset, span.length, span.kind, span.flags, span.hook, masks)
                 if status < 0:
                     raise OSError(-status, os.strerror(-status))
+            if self._counters is not None:
+                lib.pvu_region_count(native, *self._counters)
         return self._native
 
     def _add(

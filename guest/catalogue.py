@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 SHIPPED = {
     "probe": "pyvfio_user.devices.probe:Probe",
     "upcase": "pyvfio_user.devices.upcase:Upcase",
+    "bench": "pyvfio_user.devices.bench:Bench",
 }
 
 

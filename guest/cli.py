@@ -59,7 +59,7 @@ _DEVICE_HELP = f"A device that ships ({', '.join(SHIPPED)}), or a class of your 
 def serve(device: str, path: Path) -> None:
     """Serve one device on a socket, for QEMU or any other vfio-user client, until Ctrl-C.
 
-    NAME is a device that ships (probe, upcase); MODULE:CLASS is one of your own, found from the current folder.
+    NAME is a device that ships (probe, upcase, bench); MODULE:CLASS is one of your own, found from the current folder.
     """
     instance = create_device(device)
     _run(_serve_until_stopped(instance, device, path))

@@ -90,6 +90,8 @@ static int access_do(pvu_session *session, const wire_access *access, bool write
         if (write && hooked)
             return hook_event(session, event, PVU_WRITE, access->region, span, offset, piece, size);
     }
+    if (!state->status)
+        region_count(region, write);
     return PVU_NONE;
 }
 

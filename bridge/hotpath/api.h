@@ -52,6 +52,8 @@ void pvu_region_free(pvu_region *region);
  */
 int pvu_region_add(pvu_region *region, uint64_t offset, uint64_t length, int kind, int flags, uint32_t hook,
                    const uint8_t *masks);
+/* Has the hot path count all accesses to the region, in 4 bytes of its memory each: reads, and writes. */
+int pvu_region_count(pvu_region *region, uint64_t reads_at, uint64_t writes_at);
 /* Makes write-once bits writable again. */
 void pvu_region_unlock(pvu_region *region);
 

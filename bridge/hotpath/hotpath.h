@@ -68,6 +68,7 @@ typedef struct {
 
 struct pvu_region {
     uint8_t *memory;
+    uint8_t *counters[2]; /* in the memory: of reads and writes, or NULL */
     uint64_t size;
     uint32_t capacity;
     uint32_t count;
@@ -78,6 +79,8 @@ struct pvu_region {
 const region_span *region_find(const pvu_region *region, uint64_t offset, uint64_t *end);
 void region_read(pvu_region *region, const region_span *span, uint64_t offset, uint8_t *data, uint64_t size);
 void region_write(pvu_region *region, const region_span *span, uint64_t offset, const uint8_t *data, uint64_t size);
+/* An access is done: counts it, where that is asked for. */
+void region_count(pvu_region *region, bool write);
 /* What a register or doorbell of up to 8 bytes holds. */
 uint64_t region_value(const pvu_region *region, const region_span *span);
 void region_store(pvu_region *region, const region_span *span, uint64_t value);

@@ -56,6 +56,27 @@ int pvu_region_add(pvu_region *region, uint64_t offset, uint64_t length, int kin
     return 0;
 }
 
+int pvu_region_count(pvu_region *region, uint64_t reads_at, uint64_t writes_at)
+{
+    if (region->size < 4 || reads_at > region->size - 4 || writes_at > region->size - 4)
+        return -EINVAL;
+    region->counters[0] = region->memory + reads_at;
+    region->counters[1] = region->memory + writes_at;
+    return 0;
+}
+
+void region_count(pvu_region *region, bool write)
+{
+    uint8_t *counter = region->counters[write];
+    uint32_t count;
+
+    if (counter) {
+        memcpy(&count, counter, sizeof(count));
+        count++;
+        memcpy(counter, &count, sizeof(count));
+    }
+}
+
 void pvu_region_unlock(pvu_region *region)
 {
     for (uint32_t i = 0; i < region->count; i++)

@@ -317,3 +317,15 @@ async def test_no_more_than_four_messages_wait_for_the_client(memory: GuestMemor
     assert len(waiting) == 4
     gate.set()
     assert await asyncio.gather(*reads) == [bytes(PAGE)] * 8
+
+
+def test_gather_into_fills_the_buffer_it_is_given(memory: GuestMemory, ram: int) -> None:
+    memory.map(0x10000, PAGE, 3, ram, 0)
+    memory.write_mapped(0x10000, b"0123456789")
+    buffer = bytearray(6)
+    memory.gather_into([(0x10008, 2), (0x10001, 3)], memoryview(buffer)[:5])
+    assert buffer == b"89123\0"
+    with pytest.raises(ValueError, match="buffer must be 5 bytes as the segments are, not 6"):
+        memory.gather_into([(0x10008, 2), (0x10001, 3)], buffer)
+    with pytest.raises(DmaError, match="DMA read of 3 bytes at 0x20000 must lie within memory the guest mapped"):
+        memory.gather_into([(0x10000, 2), (0x20000, 3)], memoryview(buffer)[:5])

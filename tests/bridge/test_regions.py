@@ -118,3 +118,10 @@ def test_a_recorder_has_room() -> None:
     with pytest.raises(DefinitionError, match=r"^capacity must be 1 to 268435456 transactions, not 0$"):
         Recorder(0)
     assert Recorder().drain() == []
+
+
+def test_counters_lie_in_the_region() -> None:
+    region = Region(0x1000)
+    with pytest.raises(DefinitionError, match="a counter must lie in the region's 0x1000 bytes, not at 0xffd"):
+        region.count_accesses(reads_at=0, writes_at=0xFFD)
+    region.count_accesses(reads_at=0, writes_at=0xFFC)

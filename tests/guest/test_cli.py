@@ -83,7 +83,7 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("serve nothing --socket s", "device must be one of probe, upcase, or MODULE:CLASS, not nothing"),
+        ("serve nothing --socket s", "device must be one of probe, upcase, bench, or MODULE:CLASS, not nothing"),
         ("serve no_such_module:X --socket s",
          "device must be in a module that can be imported, not no_such_module:X: No module named 'no_such_module'"),
         ("serve json:JSONDecoder --socket s", "device must be a class derived from Device, not json:JSONDecoder"),
@@ -95,7 +95,7 @@ def test_every_command_has_help(command: str) -> None:
         ("push --count 0", "count must be 1 to 10000, what the device's log can show, not 0"),
         ("push --window mapped --count 2049",
          "count must be 1 to 2048, what the window's final contents can show, not 2049"),
-        ("qemu qtest --device nothing", "device must be one of probe, upcase, or MODULE:CLASS, not nothing"),
+        ("qemu qtest --device nothing", "device must be one of probe, upcase, bench, or MODULE:CLASS, not nothing"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(arguments: str, message: str) -> None:
