@@ -119,7 +119,7 @@ class Bench(Device):
             return
         command, times = value & 0xFF, max(value >> 8, 1)
         length = registers.length
-        if command not in iter(Command) or length > MAX_LENGTH:
+        if command not in tuple(Command) or length > MAX_LENGTH:
             registers.status = errno.EINVAL if command else 0
             return
         registers.status = GOING
