@@ -92,7 +92,7 @@ async def test_sparse_areas_are_announced_first_and_sent_when_there_is_room(benc
             os.close(fd)
 
 
-@pytest.mark.parametrize("spare", [0, 1, 4000])
+@pytest.mark.parametrize("spare", [0, 1, 4000, 0xFFFF_FF00])
 @pytest.mark.asyncio
 async def test_more_room_than_needed_changes_nothing(bench: Bench, spare: int) -> None:
     needed = 32 + 16 + 16 * len(BAR2_AREAS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -226,7 +227,10 @@ async def test_err_takes_an_eventfd(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("body", [
-    b"", bytes(19), set_irqs(EVENTFD | TRIGGER, 4 << 24, 0, 1), set_irqs(EVENTFD | TRIGGER, 0xFFFF_FFFF, 0, 1),
+    b"", bytes(19), struct.pack("<5I", 19, NONE | TRIGGER, MSIX, 0, 0),
+    struct.pack("<5I", 0, NONE | TRIGGER, MSIX, 0, 0), struct.pack("<5I", 23, BOOL | TRIGGER, MSIX, 0, 3) + b"\1\1",
+    struct.pack("<5I", 22, BOOL | TRIGGER, MSIX, 0, 3) + b"\1\1\1",
+    set_irqs(EVENTFD | TRIGGER, 4 << 24, 0, 1), set_irqs(EVENTFD | TRIGGER, 0xFFFF_FFFF, 0, 1),
     set_irqs(EVENTFD | TRIGGER, MSIX, MSIX_VECTORS, 1), set_irqs(EVENTFD | TRIGGER, MSIX, 0, MSIX_VECTORS + 1),
     set_irqs(EVENTFD | TRIGGER, MSIX, 0xFFFF_FFFF, 2), set_irqs(EVENTFD | TRIGGER, MSIX, 1, 0xFFFF_FFFF),
     set_irqs(0, INTX, 0, 1), set_irqs(NONE, INTX, 0, 1), set_irqs(TRIGGER, INTX, 0, 1),
