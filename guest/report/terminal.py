@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ...bridge.attributes import MEMORY_TYPES
+from ..layout import GAP
 from ..results import Cell, HostCell, Matrix, Verdict
 from . import HONESTY
 
@@ -29,15 +31,23 @@ _LEGEND = (
 )
 
 
+_NAMES = dict(zip(map(str, MEMORY_TYPES), ("nGnRnE", "nGnRE", "nGRE", "GRE", "NC", "WT", "WB", "tagged"), strict=True))
+
+
 def show(matrix: Matrix, console: Console, questions: dict[str, str]) -> None:
     """Print the tables, the scorecard, the counts and what disagrees."""
-    for (cpu, fwb), group in groupby(matrix.cells, key=lambda cell: (cell.cpu, cell.fwb)):
+    shown = [cell for cell in matrix.cells if cell.case != "nothing" and not cell.range.startswith(GAP)]
+    for (cpu, fwb), group in groupby(shown, key=lambda cell: (cell.cpu, cell.fwb)):
         cells = list(group)
         console.print(_schemes(cpu, fwb, cells, [h for h in matrix.host if (h.cpu, h.fwb) == (cpu, fwb)]))
     if matrix.scorecard:
         console.print(_scorecard(matrix, questions))
         for line in _legend(matrix, questions):
             console.print(line, style="dim", highlight=False, markup=False)
+    if len(shown) < len(matrix.cells):
+        console.print(
+            "Only in the JSON and HTML: a VMM that asks for nothing, pages that no range claims.", style="dim"
+        )
     legend = Text("  ").join(Text(text, style) for style, text in _LEGEND)
     console.print(legend)
     console.print(f"[dim]{HONESTY}[/dim]")
@@ -91,7 +101,7 @@ def _schemes(cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Tab
         title=f"lane {cells[0].lane}, -cpu {cpu}, FWB={fwb}: effective type by the guest's stage 1",
         title_justify="left",
     )
-    for heading in ("scheme", "ranges", "host", "S2", *types):
+    for heading in ("scheme", "ranges", "host", "S2", *(f"{byte}\n{_NAMES[byte]}" for byte in types)):
         table.add_column(heading, no_wrap=heading != "ranges")
     hosts = {(each.scheme, each.case, each.range): each for each in host}
     for (scheme, case), group in groupby(cells, key=lambda cell: (cell.scheme, cell.case)):
@@ -103,7 +113,7 @@ def _schemes(cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Tab
             rows.setdefault(key, ([], labels))[0].append(name)
         for index, (key, (names, labels)) in enumerate(rows.items()):
             end = index == len(rows) - 1
-            title = scheme + {"nothing": " (asked for nothing)", "changed": " (after the change)"}.get(case, "")
+            title = scheme + (" (after the change)" if case == "changed" else "")
             table.add_row(title if index == 0 else "", ", ".join(names), key[0], key[1], *labels, end_section=end)
     return table
 
