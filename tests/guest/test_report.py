@@ -94,7 +94,7 @@ class TestTables:
     def test_what_only_the_reports_have_is_said(self, changes: dict[str, str]) -> None:
         made = matrix([cell(), cell(**changes)])
         assert len(rows(made)) == 1
-        assert "Only in JSON and HTML: VMMs that ask for nothing, pages that no range claims." in shown(made)
+        assert "Only in the JSON and HTML: a VMM that asks for nothing, pages that no range claims." in shown(made)
 
     def test_ranges_that_came_out_alike_are_one_row(self) -> None:
         cells = [
