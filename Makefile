@@ -5,6 +5,8 @@ PYTHON ?=
 # Options of the matrix and of pytest, as in `make matrix MATRIX="--scheme status-quo"`.
 MATRIX ?= --json out/matrix.json --html out/matrix.html
 PYTEST ?=
+# How long each part of `make fuzz` runs.
+FUZZ_SECONDS ?= 60
 
 comma := ,
 VENV := .venv
@@ -13,12 +15,13 @@ STAMPS := $(VENV)/stamps
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup qemu matrix test check mypy-tree wheel clean
+.PHONY: help setup qemu matrix test check fuzz sanitize analyse mypy-tree wheel clean
 
 help:
 	@echo 'make matrix   run every attribute scheme against the probe device; table, out/matrix.json, out/matrix.html'
 	@echo 'make test     run all tests'
 	@echo 'make check    ruff, ruff format and mypy --strict'
+	@echo 'make fuzz     fuzz the hot path and the server for FUZZ_SECONDS each; needs clang'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make setup    only set up what the others need: .venv, QEMU, a cross compiler'
 	@echo 'make clean    remove what was built here; .venv and the cache of fetched parts stay'
@@ -49,6 +52,9 @@ clean:
 setup: $(STAMPS)/installed
 	@$(BIN)/python -c '' || { echo 'missing: the Python that $(VENV) was made from; remove $(VENV) and try again' >&2; exit 1; }
 	@$(BIN)/pyvfio-user setup --quiet
+
+fuzz: $(STAMPS)/installed
+	@$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 
 # An editable install cannot be followed by mypy: it is shown the packages under their import names through links.
 mypy-tree:

@@ -155,6 +155,7 @@ int session_serve(pvu_session *session, pvu_event *event)
         memcpy(&header, session->rx + session->rx_head, sizeof(header));
         if (header.size < sizeof(header) || header.size > PVU_MAX_MESSAGE ||
             (header.flags & F_TYPE_MASK) > F_REPLY) {
+            session_flush(session); /* what came before is answered, whether it came in the same piece or not */
             session_end(session, EPROTO);
             break;
         }
