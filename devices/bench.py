@@ -34,8 +34,8 @@ GOING = 0xFFFF_FFFF
 MAX_LENGTH = 16 * MiB
 """Bytes of one DMA: more is EINVAL."""
 
-_SLICE = 4 * MiB  # copied in one go; the event loop has its turn between two
-_BATCH = 64 * KiB  # small copies are handed to the hot path together
+_SLICE = 32 * MiB  # copied in one go; the event loop has its turn between two
+_BATCH = 16  # copies handed to the hot path in one call
 _VECTORS = 8
 _POLL, _ECHO = 0x00, 0x80
 
@@ -84,7 +84,7 @@ class Bench(Device):
     def __init__(self) -> None:
         super().__init__()
         self.endpoint.regions[0].count_accesses(reads_at=Control.reads.offset, writes_at=Control.writes.offset)
-        self._buffer = bytearray()
+        self._data = bytearray()  # what was read last, as often as it was read in one call
         self._transfer: asyncio.Task[None] | None = None
         self._polling: asyncio.Handle | None = None
         self._seen = 0
@@ -163,7 +163,7 @@ class Bench(Device):
                     await asyncio.sleep(0)
             elif command in _READS:
                 for _ in range(times):
-                    self._buffer = bytearray(await self.memory.read(address, length))
+                    self._data = bytearray(await self.memory.read(address, length))
             else:
                 for _ in range(times):
                     await self.memory.write(address, self._payload(length))
@@ -173,24 +173,20 @@ class Bench(Device):
 
     def _copy(self, command: int, address: int, length: int, times: int) -> int:
         """Copies through the mapping, several pieces in a call; 0 or an errno."""
-        batch = max(_BATCH // max(length, 1), 1)
-        pieces = [(address, length)] * min(batch, times)
+        most = min(_BATCH, times)
+        pieces = [(address, length)] * most
+        if len(self._data) != length * most:
+            self._data = bytearray(self._payload(length) * most)
+        move = self.memory.gather_into if command == Command.MAPPED_READ else self.memory.scatter
         try:
-            if command == Command.MAPPED_READ:
-                buffer = bytearray(length * len(pieces))
-                with memoryview(buffer) as view:
-                    for done in range(0, times, batch):
-                        count = min(batch, times - done)
-                        self.memory.gather_into(pieces[:count], view[: length * count])
-                self._buffer = buffer[:length]
-            else:
-                data = self._payload(length) * len(pieces)
-                for done in range(0, times, batch):
-                    count = min(batch, times - done)
-                    self.memory.scatter(pieces[:count], memoryview(data)[: length * count])
+            with memoryview(self._data) as data:
+                for done in range(0, times, most):
+                    count = min(most, times - done)
+                    move(pieces[:count], data[: length * count])
         except DmaError as error:
             return error.errno or errno.EIO
         return 0
 
     def _payload(self, length: int) -> bytes:
-        return bytes(self._buffer[:length]).ljust(length, b"\0")
+        """What was read last."""
+        return bytes(self._data[:length]).ljust(length, b"\0")

@@ -1,0 +1,1 @@
+"""The benchmark: `make bench`. What a server costs, against what the operating system costs."""

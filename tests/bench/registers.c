@@ -1,0 +1,176 @@
+/* Operations on registers: read, write, posted, in flight, with an interrupt, and in mapped memory. */
+#define _GNU_SOURCE
+#include "client.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { TURNS = 64 }; /* round trips between two looks at the clock */
+
+static void scratch(client *client)
+{
+    access_write(client, REG_SCRATCH, PATTERN);
+}
+
+static void handled(client *client)
+{
+    access_write(client, REG_HANDLED, PATTERN);
+}
+
+static uint64_t read_at(client *client, uint32_t offset)
+{
+    for (int i = 0; i < TURNS; i++) {
+        uint32_t value = access_read(client, offset);
+
+        if (value != PATTERN)
+            die("a read must find %#x, not %#x", PATTERN, value);
+    }
+    return TURNS;
+}
+
+static uint64_t run_read(client *client)
+{
+    return read_at(client, REG_SCRATCH);
+}
+
+static uint64_t run_handled_read(client *client)
+{
+    return read_at(client, REG_HANDLED);
+}
+
+static uint64_t write_at(client *client, uint32_t offset)
+{
+    for (int i = 0; i < TURNS; i++)
+        access_write(client, offset, PATTERN);
+    return TURNS;
+}
+
+static uint64_t run_write(client *client)
+{
+    return write_at(client, REG_SCRATCH);
+}
+
+static uint64_t run_handled_write(client *client)
+{
+    return write_at(client, REG_HANDLED);
+}
+
+/* What was written last must be there, and the server must have counted as many. */
+static void written(client *client)
+{
+    uint32_t value = access_read(client, REG_SCRATCH);
+
+    if (value != PATTERN)
+        die("the register must hold %#x, not %#x", PATTERN, value);
+}
+
+static uint64_t post(client *client, uint32_t at_once)
+{
+    uint32_t before = client->limit ? 0 : access_read(client, REG_WRITES), after;
+    message batch[BATCH];
+
+    for (uint32_t i = 0; i < at_once; i++) {
+        batch[i] = access_request(client, REGION_WRITE, REG_SCRATCH, PATTERN);
+        batch[i].header.flags = F_NO_REPLY;
+    }
+    /* Messages are LONG bytes on the wire. */
+    uint8_t wire[BATCH * LONG];
+    for (uint32_t i = 0; i < at_once; i++)
+        memcpy(wire + i * LONG, &batch[i], LONG);
+    for (uint32_t sent = 0; sent < CHUNK; sent += at_once)
+        send_all(client->socket, wire, at_once * LONG, -1);
+    access_write(client, REG_SCRATCH, PATTERN); /* its answer comes when all are done */
+    if (!client->limit) {
+        after = access_read(client, REG_WRITES);
+        if (after - before != CHUNK + 1)
+            die("the server must have seen %d writes, not %u", CHUNK + 1, after - before);
+    }
+    return CHUNK;
+}
+
+static uint64_t run_posted(client *client)
+{
+    return post(client, 1);
+}
+
+static uint64_t run_batched(client *client)
+{
+    return post(client, BATCH);
+}
+
+static uint64_t run_in_flight(client *client)
+{
+    message requests[BATCH], reply;
+
+    for (int i = 0; i < BATCH; i++) {
+        requests[i] = access_request(client, REGION_READ, REG_SCRATCH, 0);
+        send_all(client->socket, &requests[i], SHORT, -1);
+    }
+    for (int i = 0; i < BATCH; i++) {
+        receive_all(client->socket, &reply, LONG, client->poll);
+        access_check(&requests[i], &reply, LONG);
+        if (reply.data != PATTERN)
+            die("a read must find %#x, not %#x", PATTERN, reply.data);
+    }
+    return BATCH;
+}
+
+static uint64_t run_interrupt(client *client)
+{
+    for (int i = 0; i < TURNS; i++) {
+        uint64_t signals = 0;
+
+        access_write(client, REG_INTERRUPT, 0);
+        while (read(client->eventfd, &signals, sizeof(signals)) < 0 && errno == EAGAIN)
+            ;
+        if (signals != 1)
+            die("a write must raise one interrupt, not %llu", (unsigned long long)signals);
+    }
+    return TURNS;
+}
+
+static void prepare_window(client *client)
+{
+    access_write(client, REG_POLL, 1);
+}
+
+static void finish_window(client *client)
+{
+    access_write(client, REG_POLL, 0);
+}
+
+static uint64_t run_window(client *client)
+{
+    _Atomic uint32_t *bell = (_Atomic uint32_t *)client->window;
+    _Atomic uint32_t *answer = (_Atomic uint32_t *)(client->window + ECHO_AT);
+
+    for (int i = 0; i < TURNS; i++) {
+        double begun = 0;
+
+        atomic_store_explicit(bell, ++client->count, memory_order_release);
+        for (uint32_t looks = 1; atomic_load_explicit(answer, memory_order_acquire) != client->count; looks++) {
+            if (looks % (1 << 20))
+                continue;
+            if (!begun)
+                begun = now();
+            else if (now() - begun > 5)
+                die("the ring was not answered within 5 seconds");
+        }
+    }
+    return TURNS;
+}
+
+const operation register_operations[] = {
+    { "read", { SHORT, LONG, 1, 0 }, scratch, run_read, NULL },
+    { "write", { LONG, SHORT, 1, 0 }, NULL, run_write, written },
+    { "handled-read", { SHORT, LONG, 1, 0 }, handled, run_handled_read, NULL },
+    { "handled-write", { LONG, SHORT, 1, 0 }, NULL, run_handled_write, NULL },
+    { "posted", { LONG, SHORT, CHUNK + 1, 0 }, NULL, run_posted, written },
+    { "posted-batched", { LONG, SHORT, CHUNK + 1, 0 }, NULL, run_batched, written },
+    { "reads-in-flight", { SHORT, LONG, 1, 0 }, scratch, run_in_flight, NULL },
+    { "interrupt", { LONG, SHORT, 1, PLAN_EVENT }, session_enable_msix, run_interrupt, NULL },
+    { "mapped-doorbell", { 0, 0, 0, PLAN_WINDOW }, prepare_window, run_window, finish_window },
+    { 0 },
+};

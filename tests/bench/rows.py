@@ -1,0 +1,87 @@
+"""What is measured, and what is to be reached: the rows of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Placement(Enum):
+    """Who runs where, and who sleeps. Figures of different placements are never compared."""
+
+    SAME = "same core"
+    POLLING = "across, both poll"
+    BLOCKING = "across, client sleeps"
+
+
+class Unit(Enum):
+    """How a rate is told."""
+
+    RATE = "/s"
+    BYTES = "GB/s"
+    TIME = "us"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation in one placement.
+
+    `ratio` is what to reach of the limit in the same run; `least` an absolute rate in `unit`, `most` a time in
+    microseconds; `peers` says that any other server is to be reached. Without `limit` there is none to measure.
+    """
+
+    name: str
+    operation: str
+    placement: Placement = Placement.SAME
+    ratio: float | None = None
+    least: float | None = None
+    most: float | None = None
+    peers: bool = False
+    limit: bool = True
+    bulk: bool = False
+    length: int = 4096
+    unit: Unit = Unit.RATE
+
+    @property
+    def target(self) -> str:
+        """What to reach, in words."""
+        if self.ratio is not None:
+            return f">= {self.ratio:g} x limit"
+        if self.least is not None:
+            return f">= {self.least:g} {self.unit.value}"
+        if self.most is not None:
+            return f"<= {self.most:g} us"
+        return ">= peers" if self.peers else ""
+
+
+KiB = 1024
+
+ROWS = (
+    Row("register read", "read", ratio=0.97),
+    Row("register read, Python handler", "handled-read", ratio=0.65),
+    Row("register write with reply", "write", ratio=0.97),
+    Row("register write, Python handler", "handled-write", ratio=0.65),
+    Row("posted write (limit: one receive each)", "posted", ratio=1.22),
+    Row("posted write (limit: bulk receive)", "posted", ratio=0.91, bulk=True),
+    Row("posted writes, 32 a call", "posted-batched", ratio=0.66, bulk=True),
+    Row("32 reads in flight", "reads-in-flight", ratio=0.8, bulk=True),
+    Row("register read", "read", Placement.POLLING, ratio=0.95),
+    Row("register read", "read", Placement.BLOCKING, ratio=0.95),
+    Row("write that raises an interrupt", "interrupt", ratio=0.85),
+    Row("connect to described device", "connect", most=85, limit=False, unit=Unit.TIME),
+    Row("DMA read, mapped, 64 KiB, 16 a call", "dma-mapped-read", ratio=0.9, length=64 * KiB, unit=Unit.BYTES),
+    Row("DMA write, mapped, 64 KiB, 16 a call", "dma-mapped-write", ratio=0.9, length=64 * KiB, unit=Unit.BYTES),
+    Row("DMA read, mapped, 4 KiB, 16 a call", "dma-mapped-read", least=5, unit=Unit.BYTES),
+    Row("DMA write, mapped, 4 KiB, 16 a call", "dma-mapped-write", least=5, unit=Unit.BYTES),
+    Row("DMA read by message, 64 KiB", "dma-message-read", peers=True, length=64 * KiB, unit=Unit.BYTES),
+    Row("DMA write by message, 64 KiB", "dma-message-write", peers=True, length=64 * KiB, unit=Unit.BYTES),
+    Row("doorbell in a mapped page", "mapped-doorbell", Placement.POLLING, ratio=0.9),
+)
+"""Ratios of posted, batched and pipelined messages are the rates to reach over the limit's where they were set."""
+
+QEMU_ROWS = (
+    Row("through QEMU: register read", "qtest-read", peers=True),
+    Row("through QEMU: register write", "qtest-write", peers=True),
+    Row("through QEMU: mapped BAR read", "qtest-mapped-read", peers=True),
+)
+"""The limit is a read of a device that is QEMU's own (`qtest-own-read`)."""
