@@ -1,9 +1,8 @@
-"""Turns away a client that came while another one is served."""
+"""Turns away a client that is not to be served: another one is, or its user is not the server's."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
 
@@ -13,14 +12,15 @@ _PATIENCE = 1.0  # seconds for the client to say VERSION and, once refused, to l
 
 
 class Refusal:
-    """Answers the VERSION of the client on `connection`, which is taken over, with EBUSY; `ended` is called at the end.
+    """Answers the VERSION of the client on `connection`, which is taken over, with `error`; then calls `ended`.
 
     Merely closing the connection would do for most, but QEMU 11.1.3 may abort when it meets the end of the stream
     while it sends its VERSION. So the client is left to close it, within a second.
     """
 
-    def __init__(self, connection: socket.socket, ended: Callable[[Refusal], None]) -> None:
+    def __init__(self, connection: socket.socket, error: int, ended: Callable[[Refusal], None]) -> None:
         self._connection = connection
+        self._error = error
         self._ended = ended
         self._header = b""
         connection.setblocking(False)
@@ -52,6 +52,6 @@ class Refusal:
     def _answer(self, request: wire.Header) -> None:
         reply = wire.REPLY | wire.ERROR
         self._connection.send(
-            wire.HEADER.pack(request.message_id, request.command, wire.HEADER.size, reply, errno.EBUSY),
+            wire.HEADER.pack(request.message_id, request.command, wire.HEADER.size, reply, self._error),
             socket.MSG_NOSIGNAL,
         )

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,19 +18,21 @@ from .loop import Poller
 from .refusal import Refusal
 from .session import Session
 
+_CREDENTIALS = struct.Struct("=iII")  # of SO_PEERCRED: pid, uid, gid
 _MAX_REFUSALS = 16  # clients being refused at a time; more are disconnected without a word
 
 
 class Server:
     """A device that is being served; `serve` makes it.
 
-    One client at a time: the VERSION of a second is answered with EBUSY.
+    One client at a time: the VERSION of a second is answered with EBUSY, that of another user's client with EACCES.
     """
 
-    def __init__(self, device: HasEndpoint, path: Path, listener: socket.socket) -> None:
+    def __init__(self, device: HasEndpoint, path: Path, listener: socket.socket, *, any_user: bool) -> None:
         self.device = device
         self.path = path
         self.session: Session | None = None
+        self._any_user = any_user
         self._listener = listener
         self._refusals: set[Refusal] = set()
         self._loop = asyncio.get_running_loop()
@@ -72,16 +75,24 @@ class Server:
         except OSError as error:
             logger.error("accepting a client on %s: %s", self.path, error.strerror)
             return
+        uid = peer_uid(connection)
+        if not self._any_user and uid != os.geteuid():
+            logger.warning("refusing a client on %s: its user must be %d, not %d", self.path, os.geteuid(), uid)
+            self._refuse(connection, errno.EACCES)
+            return
         if self.session is not None:
             logger.warning("refusing a second client on %s", self.path)
-            if len(self._refusals) < _MAX_REFUSALS:
-                self._refusals.add(Refusal(connection, self._refusals.discard))
-            else:
-                connection.close()
+            self._refuse(connection, errno.EBUSY)
             return
         self.session = Session(self.device.endpoint, connection, self._poller, self._left)
         self._detached.clear()
         self._attached.set()
+
+    def _refuse(self, connection: socket.socket, error: int) -> None:
+        if len(self._refusals) < _MAX_REFUSALS:
+            self._refusals.add(Refusal(connection, error, self._refusals.discard))
+        else:
+            connection.close()
 
     def _left(self) -> None:
         self.session = None
@@ -89,11 +100,18 @@ class Server:
         self._detached.set()
 
 
-@asynccontextmanager
-async def serve(device: HasEndpoint, path: str | os.PathLike[str]) -> AsyncIterator[Server]:
-    """Serves `device` on a UNIX socket at `path`, mode 0600, for as long as the context lasts.
+def peer_uid(connection: socket.socket) -> int:
+    """The user who connected, as the kernel has it (SO_PEERCRED, unix(7))."""
+    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(uid)
 
-    A stale socket at `path`, which nobody listens on, is replaced.
+
+@asynccontextmanager
+async def serve(device: HasEndpoint, path: str | os.PathLike[str], *, any_user: bool = False) -> AsyncIterator[Server]:
+    """Serves `device` on a UNIX socket at `path` for as long as the context lasts.
+
+    A stale socket at `path`, which nobody listens on, is replaced. Only clients of the server's own user are served,
+    whatever becomes of the socket's mode, 0600; with `any_user` the mode is 0666, and so are those of all others.
 
     Raises:
         FileExistsError: something else than a socket is at `path`, a symbolic link included.
@@ -107,8 +125,10 @@ async def serve(device: HasEndpoint, path: str | os.PathLike[str]) -> AsyncItera
         listener.bind(os.fspath(path))
         made = path.stat()
         try:
+            if any_user:
+                _open_to_all(path)
             listener.listen()
-            server = Server(device, path, listener)
+            server = Server(device, path, listener, any_user=any_user)
             try:
                 yield server
             finally:
@@ -137,6 +157,15 @@ def _remove_stale(path: Path) -> None:
         except BlockingIOError:
             pass  # its backlog is full: somebody listens
     raise OSError(errno.EADDRINUSE, "socket must be free, not served by another process", os.fspath(path))
+
+
+def _open_to_all(path: Path) -> None:
+    """Gives the socket mode 0666, whatever the umask is; should a link have taken its place, not the link's target."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o666)
+    finally:
+        os.close(fd)
 
 
 def _remove_own(path: Path, made: os.stat_result) -> None:

@@ -56,17 +56,18 @@ _DEVICE_HELP = f"A device that ships ({', '.join(SHIPPED)}), or a class of your 
 @main.command()
 @click.argument("device", metavar="NAME|MODULE:CLASS")
 @click.option("--socket", "path", required=True, type=click.Path(path_type=Path), help="Where clients connect.")
-def serve(device: str, path: Path) -> None:
+@click.option("--any-user", is_flag=True, help="Serve clients of other users too; the socket's mode is then 0666.")
+def serve(device: str, path: Path, any_user: bool) -> None:
     """Serve one device on a socket, for QEMU or any other vfio-user client, until Ctrl-C.
 
     NAME is a device that ships (probe, upcase, bench); MODULE:CLASS is one of your own, found from the current folder.
     """
     instance = create_device(device)
-    _run(_serve_until_stopped(instance, device, path))
+    _run(_serve_until_stopped(instance, device, path, any_user))
 
 
-async def _serve_until_stopped(device: Device, name: str, path: Path) -> int:
-    async with _served(device, path):
+async def _serve_until_stopped(device: Device, name: str, path: Path, any_user: bool) -> int:
+    async with _served(device, path, any_user=any_user):
         click.echo(f"serving {name} on {path}; to attach it, give QEMU:")
         click.echo(f"  -device {shlex.quote(device_option(path.absolute()))}")
         await asyncio.get_running_loop().create_future()
@@ -74,11 +75,11 @@ async def _serve_until_stopped(device: Device, name: str, path: Path) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _served(device: Device, path: Path) -> AsyncIterator[None]:
+async def _served(device: Device, path: Path, *, any_user: bool = False) -> AsyncIterator[None]:
     from ..bridge.server import serve as serve_device
 
     try:
-        server = serve_device(device, path)
+        server = serve_device(device, path, any_user=any_user)
         await server.__aenter__()
     except OSError as error:
         raise click.ClickException(f"cannot serve on {path}: {error.strerror or error}") from error

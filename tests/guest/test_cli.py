@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -189,6 +190,17 @@ async def test_a_served_device_can_be_attached_and_goes_with_its_socket(
         assert await asyncio.wait_for(process.wait(), 10) == status
         assert process.stdout is not None and await process.stdout.read() == b""
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("options", "mode"), [((), 0o600), (("--any-user",), 0o666)])
+async def test_only_ones_own_clients_are_served_unless_told_otherwise(
+    options: tuple[str, ...], mode: int, folder: Path
+) -> None:
+    path = folder / "device.sock"
+    async with program("serve", "upcase", "--socket", str(path), *options, folder=folder) as process:
+        await line_with(process, "serving")
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 @pytest.mark.asyncio
