@@ -15,11 +15,12 @@ STAMPS := $(VENV)/stamps
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup qemu matrix test check fuzz sanitize analyse mypy-tree wheel clean
+.PHONY: help setup qemu matrix test bench check fuzz sanitize analyse mypy-tree wheel clean
 
 help:
 	@echo 'make matrix   run every attribute scheme against the probe device; table, out/matrix.json, out/matrix.html'
 	@echo 'make test     run all tests'
+	@echo 'make bench    measure the server against what the operating system costs: a table and out/bench.json'
 	@echo 'make check    ruff, ruff format and mypy --strict'
 	@echo 'make fuzz     fuzz the hot path and the server for FUZZ_SECONDS each; needs clang'
 	@echo 'make wheel    build the wheel into dist/'
@@ -33,6 +34,9 @@ matrix: setup
 
 test: setup
 	$(BIN)/pytest $(PYTEST)
+
+bench: setup
+	$(BIN)/python -m tests.bench $(BENCH)
 
 check: $(STAMPS)/installed mypy-tree
 	$(BIN)/ruff check
