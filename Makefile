@@ -23,6 +23,8 @@ help:
 	@echo 'make bench    measure the server against what the operating system costs: a table and out/bench.json'
 	@echo 'make check    ruff, ruff format and mypy --strict'
 	@echo 'make fuzz     fuzz the hot path and the server for FUZZ_SECONDS each; needs clang'
+	@echo 'make sanitize run the tests of bridge and devices with an extension built with ASan and UBSan'
+	@echo 'make analyse  compile all C with every warning an error, and analyse it'
 	@echo 'make wheel    build the wheel into dist/'
 	@echo 'make setup    only set up what the others need: .venv, QEMU, a cross compiler'
 	@echo 'make clean    remove what was built here; .venv and the cache of fetched parts stay'
@@ -59,6 +61,12 @@ setup: $(STAMPS)/installed
 
 fuzz: $(STAMPS)/installed
 	@$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+
+sanitize: $(STAMPS)/installed
+	@$(BIN)/python -m tests.sanitizers.run
+
+analyse: $(STAMPS)/installed
+	@$(BIN)/python -m tests.sanitizers.analyse
 
 # An editable install cannot be followed by mypy: it is shown the packages under their import names through links.
 mypy-tree:

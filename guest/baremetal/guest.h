@@ -47,7 +47,7 @@ void enter(struct call *call);
 _Noreturn void psci_off(void);
 
 /* EL0t, EL1h or EL2h with D, A and F masked. IRQs are the watchdog's. */
-#define SPSR_EL(el) (0x340u | ((el) == 0 ? 0 : (el) << 2 | 1))
+#define SPSR_EL(el) (0x340u | ((el) == 0 ? 0u : (unsigned)(el) << 2 | 1u))
 #define SPSR_NO_IRQ 0x80u
 #define EL_OF_SPSR(spsr) ((unsigned)((spsr) >> 2 & 3))
 #define EC_OF(esr) ((unsigned)((esr) >> 26 & 0x3f))

@@ -1,0 +1,65 @@
+"""Compiles all C with every warning an error, and has the compiler's analyser look at it.
+
+usage: python -m tests.sanitizers.analyse
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pyvfio_user.guest.payload import PayloadError, compile_in, sources
+from pyvfio_user.guest.provision.compiler import Compiler, find_compiler
+
+HOT_PATH = Path(__file__).parents[2] / "bridge" / "hotpath"
+STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror")
+ANALYSER = "-fanalyzer"
+
+
+def supports(command: list[str], flag: str) -> bool:
+    """Does a compiler know a flag?"""
+    asked = [*command, "-Werror", flag, "-x", "c", "-c", "/dev/null", "-o", "/dev/null"]
+    return subprocess.run(asked, capture_output=True).returncode == 0
+
+
+def compile_hot_path(compiler: str, flags: tuple[str, ...]) -> bool:
+    """Compiles each of the extension's sources; did all pass?"""
+    passed = True
+    for source in sorted(HOT_PATH.glob("*.c")):
+        if not source.name.startswith("_"):
+            command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", *flags, "-c", str(source), "-o", "/dev/null"]
+            passed &= subprocess.run(command).returncode == 0
+    return passed
+
+
+def compile_guest(compiler: Compiler, flags: tuple[str, ...]) -> bool:
+    """Compiles the bare-metal guest; did it pass?"""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            compile_in(Path(folder), compiler, sources(), extra=flags)
+        except PayloadError as error:
+            print(error, file=sys.stderr)
+            return False
+    return True
+
+
+def main() -> int:
+    """The exit status: 0 when nobody complained."""
+    native = os.environ.get("CC", "cc")
+    if not supports([native], ANALYSER):
+        print(f"missing: a gcc, for {native} knows no {ANALYSER}; install the Debian package gcc", file=sys.stderr)
+        return 1
+    cross = find_compiler()
+    passed = compile_hot_path(native, STRICT) and compile_hot_path(native, ("-Werror", ANALYSER))
+    print("the hot path: warnings and analyser", "passed" if passed else "FAILED", flush=True)
+    analysed = supports([*cross.command], ANALYSER)
+    guest = compile_guest(cross, (*STRICT, ANALYSER) if analysed else STRICT)
+    print(f"the guest: warnings{' and analyser' if analysed else ''}", "passed" if guest else "FAILED", flush=True)
+    return 0 if passed and guest else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
