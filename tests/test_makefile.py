@@ -117,4 +117,5 @@ def test_the_probe_finds_this_python_usable(machine: Path) -> None:
 def test_help_names_every_target(machine: Path) -> None:
     text = subprocess.run(["make"], cwd=machine, capture_output=True, text=True, check=True).stdout
     named = [line.split()[1] for line in text.splitlines() if line.startswith("make ")]
-    assert named == ["matrix", "test", "check", "wheel", "setup", "clean"]
+    [phony] = [line for line in (machine / "Makefile").read_text().splitlines() if line.startswith(".PHONY:")]
+    assert sorted(named) == sorted(set(phony.split()[1:]) - {"help", "qemu", "mypy-tree"})
