@@ -50,7 +50,7 @@ class ConfigSpace:
         self._changed = changed
         self._function_reset = function_reset
         self.region = Region(SIZE)
-        self.region.add_registers(0, image.rules(), on_write=self._written)
+        self.region.add_registers(0, image.rules(), on_write=self._written, name="config space")
 
     @property
     def memory_enabled(self) -> bool:

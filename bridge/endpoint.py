@@ -22,7 +22,7 @@ class Endpoint:
 
     `on_reset` is what a DEVICE_RESET does besides deasserting interrupts: registers to their reset values, and what
     the device itself must forget. `on_disconnect` is called when a client has left, after its maps and interrupts were
-    dropped.
+    dropped. `name` is what the log calls the device.
     """
 
     regions: dict[int, Region]
@@ -31,6 +31,7 @@ class Endpoint:
     recorder: Recorder = field(default_factory=Recorder)
     on_reset: Callable[[], None] | None = None
     on_disconnect: Callable[[], None] | None = None
+    name: str = "device"
 
     def __post_init__(self) -> None:
         for index in self.regions:

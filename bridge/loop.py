@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 from weakref import WeakKeyDictionary
 
 from .hotpath._native import ffi, lib
+from .watchdog import Call, Watchdog
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -45,6 +46,10 @@ class Served(Protocol):
     def on_message(self, message: bytes, fds: tuple[int, ...]) -> None: ...
     def on_doorbells(self, rings: bytes) -> None: ...
     def on_closed(self, error: int) -> None: ...
+    def describe_read(self, region: int, hook: int, offset: int, size: int) -> str: ...
+    def describe_write(self, region: int, hook: int, offset: int, size: int, value: int) -> str: ...
+    def describe_message(self) -> str: ...
+    def describe_ring(self) -> str: ...
 
 
 class Poller:
@@ -60,6 +65,7 @@ class Poller:
         self._event = ffi.buffer(lib.pvu_poller_event(native))
         self._sessions: dict[int, Served] = {}
         self._next_token = 0
+        self.watchdog = Watchdog()
 
     @staticmethod
     def of(loop: asyncio.AbstractEventLoop) -> Poller:
@@ -101,11 +107,17 @@ class Poller:
         kind = lib.pvu_poller_next(self.native, timeout)
         if kind == _NONE:
             return False
-        token, region, hook, events, offset, size, value, data = _EVENT.unpack_from(self._event)
+        event = _EVENT.unpack_from(self._event)
+        token, region, hook, events, offset, size, value, data = event
         if kind == _READY:
             self.ready.append((token, events))
             return True
         session = self._sessions[token]
+        watchdog = self.watchdog
+        watchdog.kind = kind
+        watchdog.call = event
+        if watchdog.dozing:
+            watchdog.wake()
         if kind == _WRITE:
             session.on_write(region, hook, offset, size, value, data)
         elif kind == _READ:
@@ -117,7 +129,22 @@ class Poller:
             session.on_message(memory_at(data, size), tuple(fds[:count]))
         else:
             session.on_closed(value)
+        watchdog.call = None
+        if watchdog.named is not None:
+            watchdog.ended()
         return True
+
+    def describe(self, kind: int, event: Call) -> str:
+        """What is being handled, said from the watchdog's thread."""
+        token, region, hook, _, offset, size, value, _ = event
+        session = self._sessions.get(token)
+        if session is None:
+            return "a client that left"
+        if kind == _READ:
+            return session.describe_read(region, hook, offset, size)
+        if kind == _WRITE:
+            return session.describe_write(region, hook, offset, size, value)
+        return session.describe_ring() if kind == _DOORBELLS else session.describe_message()
 
     def _watch(self, sessions: int) -> None:
         """Called when there are more or fewer sessions."""

@@ -53,6 +53,7 @@ class Hook(NamedTuple):
     on_read: ReadHandler | None = None
     on_write: WriteHandler | None = None
     ring: RingHandler | None = None
+    name: str = ""
 
 
 class _Span(NamedTuple):
@@ -125,6 +126,7 @@ class Region:
         on_read: ReadHandler | None = None,
         on_write: WriteHandler | None = None,
         record: bool = False,
+        name: str = "",
     ) -> None:
         """Makes the bytes at `offset` registers under `rules`, with their reset value.
 
@@ -136,15 +138,16 @@ class Region:
                 is stored and then read by the rules, or None for what is stored.
             on_write: called as (offset in the span, size, value) after a write was applied by the rules; `value` is as
                 written, `memory` holds what came of it.
+            name: what the log calls the registers.
 
         Raises:
             DefinitionError: as `add_memory`.
         """
-        hook = Hook(offset, len(rules.reset), on_read, on_write)
+        hook = Hook(offset, len(rules.reset), on_read, on_write, name=name)
         self._add(offset, len(rules.reset), lib.PVU_SPAN_REGISTERS, hook, rules, record=record)
         self.memory[offset : offset + len(rules.reset)] = rules.reset
 
-    def add_doorbell(self, offset: int, width: int, ring: RingHandler, *, record: bool = False) -> None:
+    def add_doorbell(self, offset: int, width: int, ring: RingHandler, *, record: bool = False, name: str = "") -> None:
         """Makes the `width` (1, 2, 4 or 8) bytes at `offset` a doorbell.
 
         Each write, whole or partial, is stored, and `ring` called with the value that the doorbell then holds. The
@@ -156,7 +159,7 @@ class Region:
         """
         if width not in (1, 2, 4, 8):
             raise DefinitionError(f"width must be 1, 2, 4 or 8 bytes, not {width}")
-        self._add(offset, width, lib.PVU_SPAN_DOORBELL, Hook(offset, width, ring=ring), record=record)
+        self._add(offset, width, lib.PVU_SPAN_DOORBELL, Hook(offset, width, ring=ring, name=name), record=record)
 
     def count_accesses(self, *, reads_at: int, writes_at: int) -> None:
         """Has the hot path count all accesses to the region, in 4 bytes of `memory` each, at these offsets.

@@ -17,6 +17,7 @@ from .log import logger
 from .loop import Poller
 from .refusal import Refusal
 from .session import Session
+from .watchdog import BUDGET
 
 _CREDENTIALS = struct.Struct("=iII")  # of SO_PEERCRED: pid, uid, gid
 _MAX_REFUSALS = 16  # clients being refused at a time; more are disconnected without a word
@@ -107,13 +108,22 @@ def peer_uid(connection: socket.socket) -> int:
 
 
 @asynccontextmanager
-async def serve(device: HasEndpoint, path: str | os.PathLike[str], *, any_user: bool = False) -> AsyncIterator[Server]:
+async def serve(
+    device: HasEndpoint,
+    path: str | os.PathLike[str],
+    *,
+    any_user: bool = False,
+    handler_budget: float = BUDGET,
+) -> AsyncIterator[Server]:
     """Serves `device` on a UNIX socket at `path` for as long as the context lasts.
 
     A stale socket at `path`, which nobody listens on, is replaced. Only clients of the server's own user are served,
     whatever becomes of the socket's mode, 0600; with `any_user` the mode is 0666, and so are those of all others.
 
+    A handler that blocks for longer than `handler_budget` seconds is named in the log while it does (see `Watchdog`).
+
     Raises:
+        DefinitionError: the budget is not more than 0.
         FileExistsError: something else than a socket is at `path`, a symbolic link included.
         OSError: EADDRINUSE when somebody listens there; or why the socket cannot be made.
     """
@@ -130,7 +140,9 @@ async def serve(device: HasEndpoint, path: str | os.PathLike[str], *, any_user: 
             listener.listen()
             server = Server(device, path, listener, any_user=any_user)
             try:
-                yield server
+                poller = Poller.of(asyncio.get_running_loop())
+                with poller.watchdog.watching(handler_budget, poller.describe):
+                    yield server
             finally:
                 server.close()
         finally:

@@ -31,6 +31,8 @@ class Session:
         self._hooks = [endpoint.regions[n].hooks if n in endpoint.regions else [] for n in range(wire.NUM_REGIONS)]
         self._pending: dict[int, tuple[wire.Command, asyncio.Future[bytes]]] = {}
         self._next_id = 0
+        self._ring = 0, 0, 0
+        self._command = 0
         self._device = endpoint.native()
         self._native: Any = poller.open(self, self._device, connection.detach())
 
@@ -88,9 +90,11 @@ class Session:
                     return
                 memory = self._endpoint.regions[region].memory
                 memory[entry.offset : entry.offset + entry.length] = value.to_bytes(entry.length, "little")
-        except Exception:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # a handler that is cancelled, too, must not end the event loop
             status = errno.EIO
-            logger.exception("read of %d bytes in region %d at %#x failed", size, region, entry.offset + offset)
+            logger.exception("%s failed", self.describe_read(region, hook, offset, size))
         self._finish(status)
 
     def on_write(self, region: int, hook: int, offset: int, size: int, value: int, data: int) -> None:
@@ -102,22 +106,26 @@ class Session:
             value = int.from_bytes(memory_at(data, size), "little")
         try:
             entry.on_write(offset, size, value)
-        except Exception:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
             status = errno.EIO
-            logger.exception(
-                "write of %d bytes in region %d at %#x, value %#x, failed", size, region, entry.offset + offset, value
-            )
+            logger.exception("%s failed", self.describe_write(region, hook, offset, size, value))
         self._finish(status)
 
     def on_doorbells(self, rings: bytes) -> None:
         """Doorbells were rung: tell each, in order."""
-        for hook, region, value in _RING.iter_unpack(rings):
+        for ring in _RING.iter_unpack(rings):
+            self._ring = ring
+            hook, region, value = ring
             entry = self._hooks[region][hook]
             assert entry.ring is not None
             try:
                 entry.ring(value)
-            except Exception:
-                logger.exception("doorbell in region %d at %#x, value %#x, failed", region, entry.offset, value)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                logger.exception("%s failed", self.describe_ring())
 
     def on_message(self, message: bytes, fds: tuple[int, ...]) -> None:
         """A control message, or a reply to a request of ours."""
@@ -128,6 +136,7 @@ class Session:
                 os.close(fd)
             self._on_reply(header, body)
         else:
+            self._command = header.command
             reply = self._control.answer(header.command, body, fds)
             if header.command == wire.Command.VERSION and not reply.error and self._native is not None:
                 lib.pvu_session_negotiated(self._native)
@@ -145,6 +154,29 @@ class Session:
         elif error:
             logger.warning("lost a client: %s", os.strerror(error))
         self.close()
+
+    def describe_read(self, region: int, hook: int, offset: int, size: int) -> str:
+        """Says which read an `on_read` is about."""
+        return f"{self._endpoint.name}: read of {size} bytes in {self._place(region, hook, offset)}"
+
+    def describe_write(self, region: int, hook: int, offset: int, size: int, value: int) -> str:
+        """Says which write an `on_write` is about."""
+        place = self._place(region, hook, offset)
+        return f"{self._endpoint.name}: write of {size} bytes in {place}, value {value:#x},"
+
+    def describe_ring(self) -> str:
+        """Says which ring the last `on_doorbells` came to."""
+        hook, region, value = self._ring
+        return f"{self._endpoint.name}: ring of the doorbell in {self._place(region, hook, 0)}, value {value:#x},"
+
+    def describe_message(self) -> str:
+        """Says which control message came last."""
+        return f"{self._endpoint.name}: {wire.command_name(self._command)}"
+
+    def _place(self, region: int, hook: int, offset: int) -> str:
+        entry = self._hooks[region][hook]
+        name = f" ({entry.name})" if entry.name else ""
+        return f"region {region} at {entry.offset + offset:#x}{name}"
 
     def _on_reply(self, header: wire.Header, body: bytes) -> None:
         command, future = self._pending.pop(header.message_id, (None, None))

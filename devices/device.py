@@ -81,6 +81,7 @@ class Device:
             self.memory,
             on_reset=self._reset,
             on_disconnect=self._function_reset,
+            name=type(self).__name__,
         )
         self._config_changed()
 

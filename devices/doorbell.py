@@ -90,7 +90,8 @@ class Doorbell(Element):
             if self.mapped:
                 region.add_memory(start, PAGE)
             elif rings:
-                region.add_doorbell(start, self.width, rings[index], record=self.record)
+                name = f"{self}[{index}]" if self.count > 1 else str(self)
+                region.add_doorbell(start, self.width, rings[index], record=self.record, name=name)
             else:
                 ones, none = b"\xff" * self.width, bytes(self.width)
                 region.add_registers(start, Rules(none, ones, none, none, none), record=self.record)

@@ -164,5 +164,10 @@ class _Queue:
             value = self._values.popleft()
             try:
                 await self._call(value)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise  # by a reset, or by the end of the event loop
+                logger.error("%s was cancelled for value %#x", self._name, value, exc_info=error)
             except Exception:
                 logger.exception("%s raised for value %#x", self._name, value)

@@ -158,6 +158,7 @@ class Register(Element):
             on_read=read if on_read else None,
             on_write=written if on_write else None,
             record=self.record,
+            name=str(self),
         )
 
     def rules(self) -> Rules:

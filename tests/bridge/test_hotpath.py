@@ -176,9 +176,9 @@ async def test_a_handler_that_raises_makes_an_error_and_no_more(caplog: pytest.L
         assert await it.read(RW, 4) == NONE
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert errors == [
-        "read of 4 bytes in region 0 at 0x38 failed",
-        "write of 4 bytes in region 0 at 0x38, value 0x1, failed",
-        "write of 4 bytes in region 0 at 0x38, value 0x0, failed",
+        "device: read of 4 bytes in region 0 at 0x38 failed",
+        "device: write of 4 bytes in region 0 at 0x38, value 0x1, failed",
+        "device: write of 4 bytes in region 0 at 0x38, value 0x0, failed",
     ]
 
 

@@ -1,0 +1,204 @@
+"""Handlers that block, raise or are cancelled: what the client is answered, and what the log names."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pyvfio_user.bridge.errors import DefinitionError
+from pyvfio_user.bridge.server import serve
+from pyvfio_user.devices import Bar, Device, Doorbell, KiB, PciId, Register, Registers
+
+from .raw import ERROR, REGION_READ, REGION_WRITE, REPLY, RESET, Raw, access, message
+
+BUDGET = 0.02
+READ, WRITE, RING, TASK = 0x00, 0x04, 0x08, 0x10
+NAMED = "its handler blocks the device for more than 0.02 s; a client may give up on it, QEMU does after 5 s"
+
+
+class Control(Registers):
+    read = Register(READ)
+    write = Register(WRITE)
+    bell = Doorbell(RING, count=2)
+    task = Register(TASK)
+
+
+class Slow(Device):
+    """Does in each handler what the test wants done."""
+
+    identity = PciId(vendor=0x1234, device=0xBEC1, class_code=0xFF0000)
+    bar0 = Bar(Control, size=4 * KiB)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work: Callable[[], None] = lambda: None
+        self.done: list[int] = []
+
+    def on_reset(self) -> None:
+        self.work()
+
+    @Control.read.on_read
+    def read(self) -> int:
+        self.work()
+        return 7
+
+    @Control.write.on_write
+    def write(self, value: int) -> None:
+        self.work()
+
+    @Control.bell.rung
+    def ring(self, index: int, value: int) -> None:
+        self.work()
+
+    @Control.task.on_write
+    async def task(self, value: int) -> None:
+        self.work()
+        self.done.append(value)
+
+
+class Log(logging.Handler):
+    """Keeps messages, and lets a handler wait for the first: so it blocks no longer than it must to be named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+        self.named = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        self.named.set()
+
+    def wait(self) -> None:
+        assert self.named.wait(5), "the watchdog must speak while the handler blocks"
+
+
+@asynccontextmanager
+async def slow_device(tmp_path: Path) -> AsyncIterator[tuple[Slow, Raw, Log]]:
+    log = Log()
+    logger = logging.getLogger("pyvfio_user")
+    device = Slow()
+    logger.addHandler(log)
+    try:
+        async with serve(device, tmp_path / "s", handler_budget=BUDGET) as server, Raw.connect(server.path) as raw:
+            yield device, raw, log
+            device.work = lambda: None
+    finally:
+        logger.removeHandler(log)
+
+
+@pytest.mark.parametrize(("request_", "what"), [
+    (message(REGION_READ, access(0, READ, 4), id=1), "Slow: read of 4 bytes in region 0 at 0x0 (Control.read)"),
+    (message(REGION_READ, access(0, READ + 1, 2), id=1), "Slow: read of 2 bytes in region 0 at 0x1 (Control.read)"),
+    (message(REGION_WRITE, access(0, WRITE, 4, b"\x78\x56\x34\x12"), id=1),
+     "Slow: write of 4 bytes in region 0 at 0x4 (Control.write), value 0x12345678,"),
+    (message(REGION_WRITE, access(0, RING + 4, 4, b"\x09\0\0\0"), id=1),
+     "Slow: ring of the doorbell in region 0 at 0xc (Control.bell[1]), value 0x9,"),
+    (message(RESET, id=1), "Slow: DEVICE_RESET"),
+])  # fmt: skip
+@pytest.mark.asyncio
+async def test_a_handler_that_blocks_is_named_while_it_does_and_the_access_is_answered(
+    tmp_path: Path, request_: bytes, what: str
+) -> None:
+    async with slow_device(tmp_path) as (device, raw, log):
+        device.work = log.wait
+        await raw.send(request_)
+        reply = await raw.receive()
+        assert (reply.id, reply.flags) == (1, REPLY)
+        device.work = lambda: None
+        await raw.alive()
+        assert len(log.messages) == 2
+        assert log.messages[0] == f"{what}: {NAMED}"
+        assert log.messages[1].startswith(f"{what}: it ended after 0.")
+        log.messages.clear()
+        await raw.read(0, READ, 4)
+        assert log.messages == [], "one that is quick is not named"
+
+
+@pytest.mark.asyncio
+async def test_each_one_that_blocks_is_named_once(tmp_path: Path) -> None:
+    async with slow_device(tmp_path) as (device, raw, log):
+        for _ in range(3):
+            log.named.clear()
+            device.work = log.wait
+            await raw.read(0, READ, 4)
+        device.work = lambda: None
+        await raw.alive()
+        assert [line.rpartition(": ")[2].split(" after")[0] for line in log.messages] == [
+            NAMED.split(" after")[0],
+            "it ended",
+        ] * 3
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.asyncio
+async def test_a_handler_that_raises_or_is_cancelled_is_an_error_of_that_access_only(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    def fail() -> None:
+        raise error("on purpose")
+
+    async with slow_device(tmp_path) as (device, raw, log):
+        device.work = fail
+        reply = await raw.request(REGION_READ, access(0, READ, 4))
+        assert (reply.flags, reply.errno, reply.body) == (REPLY | ERROR, errno.EIO, b"")
+        reply = await raw.request(REGION_WRITE, access(0, WRITE, 4, b"\1\0\0\0"))
+        assert (reply.flags, reply.errno, reply.body) == (REPLY | ERROR, errno.EIO, b"")
+        await raw.write(0, RING, b"\2\0\0\0")  # is answered before the handler runs
+        await raw.alive()
+        assert log.messages == [
+            "Slow: read of 4 bytes in region 0 at 0x0 (Control.read) failed",
+            "Slow: write of 4 bytes in region 0 at 0x4 (Control.write), value 0x1, failed",
+            "Slow: ring of the doorbell in region 0 at 0x8 (Control.bell[0]), value 0x2, failed",
+        ]
+        device.work = lambda: None
+        assert await raw.read(0, READ, 4) == b"\7\0\0\0"
+
+
+@pytest.mark.parametrize(("error", "said"), [(ValueError, "raised"), (asyncio.CancelledError, "was cancelled")])
+@pytest.mark.asyncio
+async def test_an_async_handler_that_raises_or_is_cancelled_does_not_stop_the_next(
+    tmp_path: Path, error: type[BaseException], said: str
+) -> None:
+    def fail() -> None:
+        device.work = lambda: None
+        raise error("on purpose")
+
+    async with slow_device(tmp_path) as (device, raw, log):
+        device.work = fail
+        writes = [message(REGION_WRITE, access(0, TASK, 4, bytes([n, 0, 0, 0])), id=n) for n in (1, 2, 3)]
+        await raw.send(b"".join(writes))
+        assert [((reply := await raw.receive()).id, reply.flags) for _ in writes] == [(n, REPLY) for n in (1, 2, 3)]
+        async with asyncio.timeout(5):
+            while len(device.done) < 2:
+                await asyncio.sleep(0)
+        assert device.done == [2, 3]
+        assert log.messages == [f"Slow: handler task of Control.task at 0x10 {said} for value 0x1"]
+
+
+@pytest.mark.asyncio
+async def test_the_thread_ends_with_the_last_server(tmp_path: Path) -> None:
+    def watchdogs() -> int:
+        return sum(thread.name == "pyvfio-user watchdog" for thread in threading.enumerate())
+
+    before = watchdogs()
+    async with serve(Slow(), tmp_path / "a", handler_budget=1):
+        async with serve(Slow(), tmp_path / "b", handler_budget=2):
+            assert watchdogs() == before + 1
+        assert watchdogs() == before + 1
+    assert watchdogs() == before
+
+
+@pytest.mark.parametrize("budget", [0, -1, float("nan")])
+@pytest.mark.asyncio
+async def test_a_budget_must_be_one(tmp_path: Path, budget: float) -> None:
+    with pytest.raises(DefinitionError, match=r"^handler_budget must be more than 0 seconds, not "):
+        async with serve(Slow(), tmp_path / "s", handler_budget=budget):
+            pass
+    assert not (tmp_path / "s").exists()
