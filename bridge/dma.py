@@ -7,6 +7,8 @@ import errno
 import os
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
+from typing import Any
 
 from .errors import WireError
 from .hotpath._native import ffi, lib
@@ -17,6 +19,13 @@ Segment = tuple[int, int]
 
 Request = Callable[[Command, bytes], Awaitable[bytes]]
 """Sends a command to the client, and gives the body of its reply."""
+
+Buffer = Any  # cffi's, over somebody's bytes
+
+_from_buffer = ffi.from_buffer
+_dma_copy = lib.pvu_dma_copy
+_READ: int = DmaFlag.READ.value
+_WRITE: int = DmaFlag.WRITE.value
 
 _IN_FLIGHT = 4  # messages of up to 64 KiB: what may wait in the session's buffer for a client that is slow to read
 
@@ -82,8 +91,9 @@ class GuestMemory:
         Raises:
             DmaError: as `read_mapped`.
         """
-        with memoryview(buffer) as view:
-            self._copy([(address, view.nbytes)], ffi.from_buffer(buffer), view.nbytes, DmaFlag.READ)
+        native = _from_buffer("char[]", buffer, True)
+        length = len(native)
+        self._copy([(address, length)], [address, length], native, DmaFlag.READ)
 
     def gather(self, segments: Sequence[Segment]) -> bytes:
         """Reads several pieces in one call, one after another.
@@ -91,8 +101,9 @@ class GuestMemory:
         Raises:
             DmaError: as `read_mapped`; the message names the first piece at fault.
         """
-        buffer = bytearray(sum(length for _, length in segments))
-        self._copy(segments, ffi.from_buffer(buffer), len(buffer), DmaFlag.READ)
+        flat = [*chain.from_iterable(segments)]
+        buffer = bytearray(sum(flat[1::2]))
+        self._copy(segments, flat, _from_buffer("char[]", buffer), DmaFlag.READ)
         return bytes(buffer)
 
     def gather_into(self, segments: Sequence[Segment], buffer: bytearray | memoryview) -> None:
@@ -102,11 +113,11 @@ class GuestMemory:
             DmaError: as `gather`.
             ValueError: the lengths do not add up.
         """
-        total = sum(length for _, length in segments)
-        with memoryview(buffer) as view:
-            if total != view.nbytes:
-                raise ValueError(f"buffer must be {total} bytes as the segments are, not {view.nbytes}")
-            self._copy(segments, ffi.from_buffer(buffer), total, DmaFlag.READ)
+        flat = [*chain.from_iterable(segments)]
+        native = _from_buffer("char[]", buffer, True)
+        if sum(flat[1::2]) != len(native):
+            raise ValueError(f"buffer must be {sum(flat[1::2])} bytes as the segments are, not {len(native)}")
+        self._copy(segments, flat, native, DmaFlag.READ)
 
     def scatter(self, segments: Sequence[Segment], data: bytes | bytearray | memoryview) -> None:
         """Writes `data` to several pieces in one call, one after another; their lengths must add up to its own.
@@ -115,10 +126,11 @@ class GuestMemory:
             DmaError: as `write_mapped`; nothing was written.
             ValueError: the lengths do not add up.
         """
-        total = sum(length for _, length in segments)
-        if total != len(data):
-            raise ValueError(f"data must be {total} bytes as the segments are, not {len(data)}")
-        self._copy(segments, ffi.from_buffer(data), total, DmaFlag.WRITE)
+        flat = [*chain.from_iterable(segments)]
+        native = _from_buffer("char[]", data)
+        if sum(flat[1::2]) != len(native):
+            raise ValueError(f"data must be {sum(flat[1::2])} bytes as the segments are, not {len(native)}")
+        self._copy(segments, flat, native, DmaFlag.WRITE)
 
     def read_ring(self, base: int, entry_size: int, entries: int, first: int, count: int) -> bytes:
         """Reads `count` entries of a ring of `entries` at `base`, from entry `first` on, past its end to its start.
@@ -149,7 +161,7 @@ class GuestMemory:
             if len(body) != DMA_ACCESS.size + size:
                 raise self._error(errno.EBADMSG, DmaFlag.READ, at, size, "must be answered with all its bytes")
             parts.append(body[DMA_ACCESS.size :])
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Writes guest memory, by messages where it came without a file descriptor.
@@ -196,17 +208,21 @@ class GuestMemory:
         self._request = None
         self.unmap_all()
 
-    def _copy(self, segments: Sequence[Segment], buffer: object, length: int, access: DmaFlag) -> None:
-        try:
-            flat = array("Q", [value for segment in segments for value in segment])
-        except OverflowError:
-            address, size = next(each for each in segments if not all(0 <= value < 1 << 64 for value in each))
-            raise self._error(errno.EFAULT, access, address, size) from None
+    def _copy(self, segments: Sequence[Segment], flat: list[int], native: Buffer, access: DmaFlag) -> None:
+        """Copies between `segments`, which `flat` has one after another, and `native`."""
         status = -errno.EPERM
         self._failed[0] = 0
         if self.bus_master:
-            native = ffi.from_buffer("pvu_segment[]", flat)
-            status = lib.pvu_dma_copy(self._native, native, len(segments), buffer, length, access, self._failed)
+            try:
+                pieces = _from_buffer("pvu_segment[]", array("Q", flat))
+            except OverflowError:
+                ffi.release(native)
+                address, size = next(each for each in segments if not all(0 <= value < 1 << 64 for value in each))
+                raise self._error(errno.EFAULT, access, address, size) from None
+            # As an int: converting an enum costs as much as the call.
+            direction = _READ if access is DmaFlag.READ else _WRITE
+            status = _dma_copy(self._native, pieces, len(segments), native, len(native), direction, self._failed)
+        ffi.release(native)  # or an exception's traceback would hold on to the caller's buffer
         if status < 0 and segments:
             raise self._error(-status, access, *segments[self._failed[0]])
 

@@ -329,3 +329,12 @@ def test_gather_into_fills_the_buffer_it_is_given(memory: GuestMemory, ram: int)
         memory.gather_into([(0x10008, 2), (0x10001, 3)], buffer)
     with pytest.raises(DmaError, match="DMA read of 3 bytes at 0x20000 must lie within memory the guest mapped"):
         memory.gather_into([(0x10000, 2), (0x20000, 3)], memoryview(buffer)[:5])
+
+
+@pytest.mark.parametrize("address", [0x20000, 1 << 64])
+def test_a_failed_copy_lets_go_of_the_buffer(memory: GuestMemory, address: int) -> None:
+    buffer = bytearray(8)
+    with pytest.raises(DmaError) as caught:
+        memory.gather_into([(address, 8)], buffer)
+    buffer.clear()
+    assert caught.value.errno == errno.EFAULT
