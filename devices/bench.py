@@ -180,9 +180,10 @@ class Bench(Device):
         move = self.memory.gather_into if command == Command.MAPPED_READ else self.memory.scatter
         try:
             with memoryview(self._data) as data:
-                for done in range(0, times, most):
-                    count = min(most, times - done)
-                    move(pieces[:count], data[: length * count])
+                for _ in range(times // most):
+                    move(pieces, data)
+                if rest := times % most:
+                    move(pieces[:rest], data[: length * rest])
         except DmaError as error:
             return error.errno or errno.EIO
         return 0

@@ -16,6 +16,9 @@ LIMIT, OURS = "limit", "ours"
 TOLERATED = 0.05
 """Part of a CPU that others may have had during a repetition."""
 
+EQUAL = 0.98
+"""Of two servers' rates, those that are this close are the same: it is what repetitions differ by."""
+
 Take = Callable[[str], Sample]
 
 
@@ -46,6 +49,8 @@ class Figures:
         row, ours = self.row, self.value(OURS)
         if ours is None:
             return False
+        if self.disturbed and not self.by_cpu:
+            return None
         if row.ratio is not None:
             ratios = self.ratios(OURS)
             return median(ratios) >= row.ratio if ratios else None
@@ -54,7 +59,7 @@ class Figures:
         if row.most is not None:
             return ours <= row.most
         others = [self.ratios(OURS, name) for name in self.samples if name not in (LIMIT, OURS)]
-        return all(median(each) >= 1 for each in others) if row.peers and others else None
+        return all(median(each) >= EQUAL for each in others) if row.peers and others else None
 
     @property
     def by_cpu(self) -> bool:

@@ -103,7 +103,7 @@ def run_client(
     except subprocess.TimeoutExpired:
         raise BenchError(f"{operation} on {socket} did not end") from None
     if done.returncode:
-        raise BenchError(f"{operation} on {socket}: {done.stderr.strip()}")
+        raise BenchError(f"{operation} on {socket}: {done.stderr.partition(chr(10))[0]}")
     return Sample(**json.loads(done.stdout))
 
 
