@@ -11,6 +11,7 @@ from .deviations import ACCESSES, EXCLUSIVE_STORE_READS, AccessDeviation, Deviat
 from .expectation import Expectation, Instruction, Mapping
 from .operation import Access, Element, pattern
 from .operation import Kind as OpKind
+from .order import doorbell_is_last, is_non_reordering, out_of_order
 from .plan import Experiment, Result, ResultFlag, RunFlag, Status
 from .results import Verdict
 
@@ -63,7 +64,8 @@ class Judge:
 
     ``before`` is what the experiment's slot held, twice `SLOT` for an operation that crosses; ``arrivals`` are the
     transactions of a trapped range, ``after`` the final bytes of a mapped one. With neither, as for a device that keeps
-    no record, faults alone are judged. ``rung`` is what was written to the doorbell.
+    no record, faults alone are judged. ``rung`` is what was written to the doorbell, ``late`` how many accesses came
+    after it.
     """
 
     def __init__(self, expectation: Expectation, mapping: Mapping) -> None:
@@ -71,6 +73,8 @@ class Judge:
         self.op = expectation.op
         self.mapping = mapping
         self.expected = expectation.text
+        self._in_order = is_non_reordering(mapping.effective) and not self.op.crossing
+        self._doorbell_last = doorbell_is_last(self.op, mapping.effective, in_guest=mapping.s2 is not None)
         self._shapes: dict[tuple[object, ...], tuple[str, Deviation | None]] = {}
 
     def judge(
@@ -82,6 +86,7 @@ class Judge:
         arrivals: Sequence[Arrival] | None = None,
         after: bytes | None = None,
         rung: Sequence[bytes] = (),
+        late: int = 0,
         far: int | None = None,
     ) -> Judgement:
         """Return the verdict. ``far`` is the virtual address of the slot."""
@@ -103,7 +108,7 @@ class Judge:
             made, doubtful = self.op.elements, ()
         if verdict.verdict is Verdict.DISAGREE:
             return Judgement(observed, verdict.verdict, verdict.why)
-        problem, shown = self._doorbell(experiment, result, rung), verdict.deviation
+        problem, shown = self._doorbell(experiment, result, rung, late), verdict.deviation
         if not problem and arrivals is not None:
             problem, shown = self._transactions(experiment, before, made, doubtful, warm, list(arrivals))
             shown = verdict.deviation or shown
@@ -191,12 +196,12 @@ class Judge:
         instruction = self.expectation.instruction(result.instruction)
         return instruction.elements if self.op.crossing and instruction else ()
 
-    def _doorbell(self, experiment: Experiment, result: Result, rung: Sequence[bytes]) -> str:
-        """The doorbell must ring once, with its value, when the operation got that far."""
+    def _doorbell(self, experiment: Experiment, result: Result, rung: Sequence[bytes], late: int) -> str:
+        """The doorbell must ring once, with its value, when the operation got that far; and last, where that is due."""
         rings = self.op.doorbell and result.status == _DONE
         wanted = [self.op.doorbell_value(pattern(experiment.mark))] if rings else []
         if list(rung) == wanted:
-            return ""
+            return f"the doorbell must arrive last, not before {late} accesses" if late and self._doorbell_last else ""
         return f"the doorbell must get {[each.hex() for each in wanted]}, not {[each.hex() for each in rung]}"
 
     def _value(self, result: Result, before: bytes, known: bool) -> str:
@@ -263,6 +268,14 @@ class Judge:
             shown = EXCLUSIVE_STORE_READS
         elif not all(_between(low, seen, high) for low, seen, high in zip(wanted, counts, most, strict=True)):
             return f"the device must get {self._describe(made + doubtful)}, not {sizes(arrivals)}", None
+        if self._in_order:
+            found = out_of_order(made, [(each.write, each.offset) for each in arrivals])
+            if found is not None:
+                kind = "write" if arrivals[found].write else "read"
+                return (
+                    f"accesses must arrive in program order, not with the {kind} at {arrivals[found].offset:+#x} late",
+                    None,
+                )
         return self._atomicity(made, arrivals), shown
 
     def _describe(self, elements: Elements) -> str:

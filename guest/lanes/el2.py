@@ -25,7 +25,7 @@ from ..judge import Arrival, Judge, Judgement, sizes
 from ..operation import SLOT, Op
 from ..plan import MAIR, Context, Experiment, Fault, Result
 from ..results import Battery, Row, Verdict, worst
-from .evidence import Memory, attribute, final_bytes, split
+from .evidence import Memory, attribute, behind_ring, final_bytes, split
 from .installation import Installation
 from .places import Place
 from .trials import GUEST_MODES, HOST_MODES, SHORT_MODES, Trial, schedule
@@ -196,7 +196,9 @@ class El2Lane:
         if place.platform:
             return judge.judge(order, result, before, far=far, rung=rung), "not recorded"
         if place.trapped:
-            return judge.judge(order, result, before, far=far, rung=rung, arrivals=accesses), _device(accesses, rings)
+            late = behind_ring(log)
+            found = judge.judge(order, result, before, far=far, rung=rung, late=late, arrivals=accesses)
+            return found, _device(accesses, rings)
         after = final_bytes(self._memory, place, trial.offset, len(before), submission.window, log)
         device = "in the window" if after != before else "no byte changed"
         return judge.judge(order, result, before, far=far, rung=rung, after=after), device

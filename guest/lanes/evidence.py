@@ -110,6 +110,12 @@ def split(log: Iterable[Transaction], place: Place, slot: int) -> tuple[list[Arr
     return here, rings
 
 
+def behind_ring(log: Iterable[Transaction]) -> int:
+    """How many accesses came after the doorbell was rung for the first time."""
+    rung = [each.region == DOORBELL_BAR and each.offset == DOORBELL_OFFSET for each in log]
+    return rung[rung.index(True) :].count(False) if True in rung else 0
+
+
 def final_bytes(memory: Memory, place: Place, slot: int, size: int, window: bytes, log: Sequence[Transaction]) -> bytes:
     """What the slot of a mapped range holds after a batch: from the window; beyond its end, from the log's writes."""
     image = bytearray(memory.span(place, slot, size))
