@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from .errors import DefinitionError
+from .hotpath._native import ffi
 from .regions import Region
 from .wire import IrqFlag, IrqIndex, IrqSet
 
@@ -48,8 +49,9 @@ class Interrupts:
         }
         self.on_intx_status: Callable[[bool], None] | None = None
         """Called when the INTx line's state changes: the Interrupt Status bit of the config space."""
-        self.bus_master = True
-        """Bus Master Enable of the Command register; the config space sets it."""
+        self.msix_eventfds = ffi.new("int32_t[]", [-1] * msix)
+        """For C: of each MSI-X vector the eventfd, or -1 where firing takes more than to signal one."""
+        self._bus_master = True
         self._pba = pba
         self._eventfds: dict[IrqIndex, list[int | None]] = {index: [None] * n for index, n in self.counts.items()}
         self._enabled: dict[IrqIndex, bool] = dict.fromkeys(self.counts, False)
@@ -70,6 +72,16 @@ class Interrupts:
         if self._enabled[IrqIndex.MSI]:
             return "msi"
         return "intx" if self._enabled[IrqIndex.INTX] else "none"
+
+    @property
+    def bus_master(self) -> bool:
+        """Bus Master Enable of the Command register; the config space sets it."""
+        return self._bus_master
+
+    @bus_master.setter
+    def bus_master(self, enabled: bool) -> None:
+        self._bus_master = enabled
+        self._tell_c()
 
     @property
     def intx_asserted(self) -> bool:
@@ -168,6 +180,7 @@ class Interrupts:
         else:
             chosen = [start + n for n in range(count) if form == IrqSet.DATA_NONE or data[n]]
             self._act(irq, action, chosen)
+        self._tell_c()
 
     def reset(self) -> None:
         """Deasserts INTx and forgets what is pending, as a device reset does; the client's eventfds stay."""
@@ -184,6 +197,12 @@ class Interrupts:
             self._disable(index)
         for action in list(self._maskfds):
             self._unwatch(action)
+        self._tell_c()
+
+    def _tell_c(self) -> None:
+        usable = self.mode == "msix" and self._bus_master
+        for vector, fd in enumerate(self._eventfds[IrqIndex.MSIX]):
+            self.msix_eventfds[vector] = fd if usable and fd is not None else -1
 
     def _take_eventfds(self, irq: IrqIndex, action: IrqSet, start: int, count: int, fds: list[int]) -> None:
         for fd in fds:

@@ -86,6 +86,7 @@ class Region:
         self.fd: int | None = None
         self._spans: list[_Span] = []
         self._counters: tuple[int, int] | None = None
+        self._signals: dict[int, Any] = {}
         self._native: Any = None
         end = 0
         for offset, length in self.mapped:
@@ -175,6 +176,23 @@ class Region:
                 raise DefinitionError(f"a counter must lie in the region's {self.size:#x} bytes, not at {offset:#x}")
         self._counters = reads_at, writes_at
 
+    def signal(self, offset: int, vectors: Any) -> None:
+        """Has a write of v to the registers at `offset` signal eventfd v of `vectors` in C, before it is answered.
+
+        To be said before the device is served. Where there is no such eventfd, `on_write` is called, which the
+        registers must have.
+
+        Args:
+            offset: as given to `add_registers`.
+            vectors: an array for C: `Interrupts.msix_eventfds`.
+
+        Raises:
+            DefinitionError: there are no registers with an `on_write` at `offset`.
+        """
+        if not any(hook.offset == offset and hook.on_write for hook in self.hooks):
+            raise DefinitionError(f"registers that signal must have an on_write, not those at {offset:#x}")
+        self._signals[offset] = vectors
+
     def reset(self) -> None:
         """Gives registers their reset value and doorbells 0; leaves memory alone."""
         for span in self._spans:
@@ -216,6 +234,8 @@ class Region:
                 status = lib.pvu_region_add(native, span.offset, span.length, span.kind, span.flags, span.hook, masks)
                 if status < 0:
                     raise OSError(-status, os.strerror(-status))
+            for offset, vectors in self._signals.items():
+                lib.pvu_region_signal(native, offset, vectors, len(vectors))
             if self._counters is not None:
                 lib.pvu_region_count(native, *self._counters)
         return self._native

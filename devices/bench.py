@@ -84,6 +84,7 @@ class Bench(Device):
     def __init__(self) -> None:
         super().__init__()
         self.endpoint.regions[0].count_accesses(reads_at=Control.reads.offset, writes_at=Control.writes.offset)
+        self.endpoint.regions[0].signal(Control.interrupt.offset, self.interrupts.msix_eventfds)
         self._data = bytearray()  # what was read last, as often as it was read in one call
         self._transfer: asyncio.Task[None] | None = None
         self._polling: asyncio.Handle | None = None

@@ -87,7 +87,7 @@ static int access_do(pvu_session *session, const wire_access *access, bool write
         if (span->flags & PVU_RECORD && device->recorder)
             record_access(device->recorder, access->region, write, at, piece, size);
         state->done += size;
-        if (write && hooked)
+        if (write && hooked && !region_signal(region, span))
             return hook_event(session, event, PVU_WRITE, access->region, span, offset, piece, size);
     }
     if (!state->status)

@@ -54,6 +54,11 @@ int pvu_region_add(pvu_region *region, uint64_t offset, uint64_t length, int kin
                    const uint8_t *masks);
 /* Has the hot path count all accesses to the region, in 4 bytes of its memory each: reads, and writes. */
 int pvu_region_count(pvu_region *region, uint64_t reads_at, uint64_t writes_at);
+/*
+ * A write of v to the span at `offset` signals eventfd `vectors[v]`; only where there is none, -1, is it Python's.
+ * `vectors` must outlive the region.
+ */
+int pvu_region_signal(pvu_region *region, uint64_t offset, const int32_t *vectors, uint32_t count);
 /* Makes write-once bits writable again. */
 void pvu_region_unlock(pvu_region *region);
 

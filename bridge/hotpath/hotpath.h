@@ -64,6 +64,8 @@ typedef struct {
     uint8_t flags;
     uint8_t *masks;  /* registers: writable, w1c, rc, once, `length` bytes each */
     uint8_t *locked; /* write-once bits that were written, `length` bytes behind the masks */
+    const int32_t *vectors; /* eventfds that writes signal, or NULL */
+    uint32_t vector_count;
 } region_span;
 
 struct pvu_region {
@@ -79,6 +81,8 @@ struct pvu_region {
 const region_span *region_find(const pvu_region *region, uint64_t offset, uint64_t *end);
 void region_read(pvu_region *region, const region_span *span, uint64_t offset, uint8_t *data, uint64_t size);
 void region_write(pvu_region *region, const region_span *span, uint64_t offset, const uint8_t *data, uint64_t size);
+/* Signals what was written, if that is possible. */
+bool region_signal(const pvu_region *region, const region_span *span);
 /* An access is done: counts it, where that is asked for. */
 void region_count(pvu_region *region, bool write);
 /* What a register or doorbell of up to 8 bytes holds. */

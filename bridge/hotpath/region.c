@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 pvu_region *pvu_region_new(uint8_t *memory, uint64_t size, uint32_t spans)
 {
@@ -63,6 +64,33 @@ int pvu_region_count(pvu_region *region, uint64_t reads_at, uint64_t writes_at)
     region->counters[0] = region->memory + reads_at;
     region->counters[1] = region->memory + writes_at;
     return 0;
+}
+
+int pvu_region_signal(pvu_region *region, uint64_t offset, const int32_t *vectors, uint32_t count)
+{
+    for (uint32_t i = 0; i < region->count; i++) {
+        region_span *span = &region->spans[i];
+
+        if (span->offset == offset && span->flags & PVU_HOOK_WRITE) {
+            span->vectors = vectors;
+            span->vector_count = count;
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
+bool region_signal(const pvu_region *region, const region_span *span)
+{
+    uint64_t vector, one = 1;
+
+    if (!span->vectors)
+        return false;
+    vector = region_value(region, span);
+    if (vector >= span->vector_count || span->vectors[vector] < 0)
+        return false;
+    /* A counter that is full has signals that the client has yet to see. */
+    return write(span->vectors[vector], &one, sizeof(one)) == (ssize_t)sizeof(one) || errno == EAGAIN;
 }
 
 void region_count(pvu_region *region, bool write)

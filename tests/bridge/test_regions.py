@@ -125,3 +125,11 @@ def test_counters_lie_in_the_region() -> None:
     with pytest.raises(DefinitionError, match="a counter must lie in the region's 0x1000 bytes, not at 0xffd"):
         region.count_accesses(reads_at=0, writes_at=0xFFD)
     region.count_accesses(reads_at=0, writes_at=0xFFC)
+
+
+def test_only_registers_with_a_handler_signal() -> None:
+    region = Region(0x1000)
+    region.add_registers(0, rules())
+    region.add_registers(4, rules(), on_write=lambda offset, size, value: None)
+    with pytest.raises(DefinitionError, match="registers that signal must have an on_write, not those at 0x0"):
+        region.signal(0, [-1])

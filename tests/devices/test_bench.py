@@ -196,3 +196,33 @@ async def test_in_real_qemu(serve_device: ServeDevice, qemu_qtest: StartQtest) -
         while await guest.read(2, 0x80) != 0x600D:
             pass
     await guest.write(0, POLL, 0)
+
+
+@pytest.mark.asyncio
+async def test_interrupts_are_raised_in_c_only_where_a_signal_is_all_there_is_to_it() -> None:
+    device = Bench()
+    fired: list[int] = []
+    fire = device.interrupts.fire
+
+    def counted(vector: int = 0) -> bool:
+        fired.append(vector)
+        return fire(vector)
+
+    device.interrupts.fire = counted  # type: ignore[method-assign]
+    async with attached(device) as client:
+        bar = client.bars[0]
+        await bar.write(INTERRUPT, 1, 4)
+        assert fired == [], "not enabled: msix[1] does not fire"
+        await client.config.enable_msix()
+        await bar.write(INTERRUPT, 1, 4)
+        assert (client.msix[1].take(), fired) == (1, []), "C"
+        await client.config.set_bus_master(False)
+        await bar.write(INTERRUPT, 1, 4)
+        assert (client.msix[1].take(), fired) == (0, [1]), "Python, which knows why not"
+        await client.config.set_bus_master(True)
+        await bar.post(INTERRUPT, 1, 4)
+        await bar.write(INTERRUPT, 2, 4)
+        assert (client.msix[1].take(), client.msix[2].take(), fired) == (1, 1, [1])
+    async with asyncio.timeout(5):
+        while list(device.interrupts.msix_eventfds) != [-1] * 8:
+            await asyncio.sleep(0)
