@@ -5,6 +5,8 @@ PYTHON ?=
 # Options of the matrix and of pytest, as in `make matrix MATRIX="--scheme status-quo"`.
 MATRIX ?= --json out/matrix.json --html out/matrix.html
 PYTEST ?=
+# How long `make soak` keeps a QEMU busy.
+SOAK_SECONDS ?= 600
 # How long each part of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
 
@@ -15,13 +17,14 @@ STAMPS := $(VENV)/stamps
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup qemu matrix test bench check fuzz sanitize analyse mypy-tree wheel clean
+.PHONY: help setup qemu matrix test bench soak check fuzz sanitize analyse mypy-tree wheel clean
 
 help:
 	@echo 'make matrix   run every attribute scheme against the probe device; table, out/matrix.json, out/matrix.html'
 	@echo 'make test     run all tests'
 	@echo 'make bench    measure the server against what the operating system costs: a table and out/bench.json'
 	@echo 'make check    ruff, ruff format and mypy --strict'
+	@echo 'make soak     10,000 connects and SOAK_SECONDS of a QEMU that resets and hot-plugs: what the server keeps'
 	@echo 'make fuzz     fuzz the hot path and the server for FUZZ_SECONDS each; needs clang'
 	@echo 'make sanitize run the tests of bridge and devices with an extension built with ASan and UBSan'
 	@echo 'make analyse  compile all C with every warning an error, and analyse it'
@@ -39,6 +42,9 @@ test: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench $(BENCH)
+
+soak: setup
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m tests.soak
 
 check: $(STAMPS)/installed mypy-tree
 	$(BIN)/ruff check

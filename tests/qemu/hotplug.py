@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyvfio_user.devices import RO, Bar, Device, KiB, Msi, PciId, Register, Registers
 from pyvfio_user.guest.machines import device_option
-from pyvfio_user.guest.pci import ECAM, MMIO_32, PciBus, PciFunction
+from pyvfio_user.guest.pci import ECAM, PciBus, PciFunction
 from pyvfio_user.guest.qtest import QtestMachine
 
 from .attached import Attached
@@ -21,6 +21,7 @@ _INDICATOR, _INDICATOR_ON, _INDICATOR_OFF = 0x300, 0x100, 0x300
 _POWER_OFF = 0x400
 _PRESENT = 0x40
 _MIB = 1 << 20
+_WINDOW = 0x2000_0000  # for the BARs of what is plugged; those of other devices are placed below
 
 
 class Control(Registers):
@@ -49,7 +50,7 @@ class RootPort:
         """Sets up the port of a machine that was started with `ROOT_PORT`: bus 1, a MiB for BARs, DMA."""
         port = PciFunction(machine.pci, 2)
         await port.write_config(0x18, 4, 0x0001_0100)
-        base = MMIO_32[0] >> 16
+        base = _WINDOW >> 16
         await port.write_config(0x20, 4, base << 16 | base)
         await port.write_config(0x04, 2, 6)
         return cls(machine, port, (await port.capabilities())[_EXPRESS])
@@ -57,26 +58,27 @@ class RootPort:
     @property
     def slot(self) -> PciFunction:
         """What is in the slot, on a bus whose BARs nobody else has."""
-        return PciFunction(PciBus(self.machine, ECAM + _MIB), 0)
+        return PciFunction(PciBus(self.machine, ECAM + _MIB, {"32": _WINDOW}), 0)
 
     async def plug(self, path: Path) -> Attached:
         """Attaches the device served at `path`, gives the slot power and the device addresses."""
         option = json.loads(device_option(path))
         await self.machine.vm.execute("device_add", **option, id="plugged", bus="root")
         assert await self._status() & _PRESENT
-        await self._power(on=True)
+        await self.power(on=True)
         function = self.slot
         return Attached(self.machine, function, await function.place_bars())
 
     async def unplug(self) -> None:
         """Asks for the device's removal and takes the slot's power, which is what removes it; waits until it did."""
         await self.machine.vm.execute("device_del", id="plugged")
-        await self._power(on=False)
+        await self.power(on=False)
         async with asyncio.timeout(5):
             while await self._status() & _PRESENT:
                 pass
 
-    async def _power(self, *, on: bool) -> None:
+    async def power(self, *, on: bool) -> None:
+        """Gives the slot power, or takes it."""
         at = self.express + _SLOT_CONTROL
         control = await self.port.read_config(at, 2) & ~(_INDICATOR | _POWER_OFF)
         await self.port.write_config(self.express + _SLOT_STATUS, 2, 0xFFFF)
