@@ -65,6 +65,21 @@ class _Span(NamedTuple):
     rules: Rules | None
 
 
+class Echo:
+    """A poller in C of memory that the client maps: a thread that spins until `stop`; made by `Region.echo`."""
+
+    def __init__(self, region: Region, source: int, target: int) -> None:
+        self._region = region  # its memory must outlive the thread
+        native = lib.pvu_echo_start(region.native, source, target)
+        if not native:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        self._native = ffi.gc(native, lib.pvu_echo_stop)
+
+    def stop(self) -> None:
+        """Ends the thread; again is harmless."""
+        ffi.release(self._native)
+
+
 class Region:
     """One region of `size` bytes, with spans that give it a meaning; bytes outside them read 0 and ignore writes.
 
@@ -192,6 +207,16 @@ class Region:
         if not any(hook.offset == offset and hook.on_write for hook in self.hooks):
             raise DefinitionError(f"registers that signal must have an on_write, not those at {offset:#x}")
         self._signals[offset] = vectors
+
+    def echo(self, source: int, target: int) -> Echo:
+        """Copies each new value of the 4 bytes at `source` to those at `target`, in a thread that spins in C.
+
+        Both are offsets, multiples of 4. One CPU is busy until the `Echo` is stopped.
+
+        Raises:
+            OSError: EINVAL when there are no such bytes; or why there is no thread.
+        """
+        return Echo(self, source, target)
 
     def reset(self) -> None:
         """Gives registers their reset value and doorbells 0; leaves memory alone."""

@@ -27,6 +27,7 @@ import asyncio
 import errno
 from enum import IntEnum
 
+from ..bridge.regions import Echo
 from . import RO, Bar, Device, DmaError, KiB, MiB, MsiX, PciId, Register, Registers, WriteCombineWindow
 
 MAGIC = 0x76667562
@@ -87,8 +88,7 @@ class Bench(Device):
         self.endpoint.regions[0].signal(Control.interrupt.offset, self.interrupts.msix_eventfds)
         self._data = bytearray()  # what was read last, as often as it was read in one call
         self._transfer: asyncio.Task[None] | None = None
-        self._polling: asyncio.Handle | None = None
-        self._seen = 0
+        self._echo: Echo | None = None
 
     def on_reset(self) -> None:
         """Stop what goes on."""
@@ -135,21 +135,12 @@ class Bench(Device):
         """Start or stop to look at the window."""
         self._stop_polling()
         if value == 1:
-            self._seen = int.from_bytes(self.bar2.memory[_POLL : _POLL + 4], "little")
-            self._look()
-
-    def _look(self) -> None:
-        window = self.bar2.memory
-        value = int.from_bytes(window[_POLL : _POLL + 4], "little")
-        if value != self._seen:
-            self._seen = value
-            window[_ECHO : _ECHO + 4] = value.to_bytes(4, "little")
-        self._polling = asyncio.get_running_loop().call_soon(self._look)
+            self._echo = self.endpoint.regions[2].echo(_POLL, _ECHO)
 
     def _stop_polling(self) -> None:
-        if self._polling is not None:
-            self._polling.cancel()
-            self._polling = None
+        if self._echo is not None:
+            self._echo.stop()
+            self._echo = None
 
     async def _run(self, command: int, address: int, length: int, times: int) -> None:
         """Does a DMA, a slice at a time."""

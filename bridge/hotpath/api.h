@@ -59,6 +59,13 @@ int pvu_region_count(pvu_region *region, uint64_t reads_at, uint64_t writes_at);
  * `vectors` must outlive the region.
  */
 int pvu_region_signal(pvu_region *region, uint64_t offset, const int32_t *vectors, uint32_t count);
+/*
+ * Until it is stopped, a thread copies each new value of the 4 bytes at `from`, which a client stores in a mapped page,
+ * to the 4 bytes at `to`. NULL and errno when it cannot. The region must outlive it.
+ */
+typedef struct pvu_echo pvu_echo;
+pvu_echo *pvu_echo_start(pvu_region *region, uint64_t from, uint64_t to);
+void pvu_echo_stop(pvu_echo *echo);
 /* Makes write-once bits writable again. */
 void pvu_region_unlock(pvu_region *region);
 

@@ -5,7 +5,18 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path("bridge/hotpath")
-SOURCES = ["record.c", "region.c", "device.c", "guard.c", "dma.c", "access.c", "session.c", "send.c", "wait.c"]
+SOURCES = [
+    "record.c",
+    "region.c",
+    "echo.c",
+    "device.c",
+    "guard.c",
+    "dma.c",
+    "access.c",
+    "session.c",
+    "send.c",
+    "wait.c",
+]
 HEADERS = ["api.h", "hotpath.h"]
 
 ffibuilder = FFI()
@@ -16,5 +27,6 @@ ffibuilder.set_source(
     sources=[str(HERE / name) for name in SOURCES],
     depends=[str(HERE / name) for name in HEADERS],
     include_dirs=[str(HERE)],
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"],
+    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-pthread"],
+    extra_link_args=["-pthread"],
 )
