@@ -91,7 +91,7 @@ def repeat(row: Row, takes: Mapping[str, Take], repetitions: int, attempts: int)
             except BenchError as error:
                 found.failures[name] = str(error)
                 continue
-            stolen = (_stolen() - stolen) / (time.monotonic() - begun)
+            stolen = (_stolen() - stolen) / max(time.monotonic() - begun, 0.1)
             turn[name] = sample
             worst = max(worst, stolen, lost(row, name, sample))
         kept.append((worst, turn))
