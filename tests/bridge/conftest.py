@@ -23,7 +23,7 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loops that an asynchronous test runs on."""
-    both = item.path.name.startswith(("test_server_", "test_client"))
+    both = item.path.name.startswith(("test_server_", "test_client", "test_peer_"))
     return LOOPS if both else {"asyncio": asyncio.SelectorEventLoop}
 
 
