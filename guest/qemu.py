@@ -55,6 +55,7 @@ class Qemu:
         self.command = list(command)
         self.timeout = timeout
         self.qmp = QMPClient("pyvfio-user")
+        self.qmp.events.event_filter = lambda event: False  # nobody takes them: they would pile up
         self.console: deque[str] = deque(maxlen=keep_lines)
         self._partial = ""
         self._changed = asyncio.Condition()

@@ -59,6 +59,17 @@ async def test_a_refused_monitor_command_says_so(command: list[str]) -> None:
 
 
 @pytest.mark.asyncio
+async def test_events_that_nobody_takes_do_not_pile_up(command: list[str]) -> None:
+    async with Qemu(command) as vm:
+        for _ in range(3):
+            await vm.execute("stop")
+            await vm.execute("cont")
+        await vm.execute("query-status")  # events come before the answers
+        assert vm.qmp.events.empty()
+        assert vm.qmp.events.history == ()
+
+
+@pytest.mark.asyncio
 async def test_qemu_that_quits(command: list[str]) -> None:
     async with Qemu(command) as vm:
         await vm.execute("quit")
