@@ -25,9 +25,10 @@ class Upcase(Device):
     async def capitalise(self, doorbell: int, value: int) -> None:
         """Do it; status is then 1, or 2 when the guest's memory cannot be reached."""
         registers = self.bar0
+        address, length = registers.address, registers.length  # once: the driver may write others meanwhile
         try:
-            text = await self.memory.read(registers.address, registers.length)
-            await self.memory.write(registers.address, text.upper())
+            text = await self.memory.read(address, length)
+            await self.memory.write(address, text.upper())
             registers.status = 1
         except DmaError:
             registers.status = 2

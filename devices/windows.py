@@ -19,6 +19,7 @@ class Memory(Piece):
     Trapped, every access is a message that C answers, and `record=True` puts each into the device's recorder, in the
     order of arrival. With `mapped=True` the guest's accesses go straight to memory shared with the device, which sees
     nothing of them; size and offset must be multiples of 4096 then. Either way the device reads and writes `memory`.
+    The guest may write a mapped one between any two looks at it: take a copy, `bytes(memory[...])`, check and use that.
     """
 
     def __init__(self, size: int, *, mapped: bool = False, record: bool = False) -> None:

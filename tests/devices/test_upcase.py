@@ -84,3 +84,24 @@ def test_on_any_event_loop(run_loop: Callable[[Coroutine[Any, Any, None]], None]
 
 def test_it_is_short_enough_to_teach() -> None:
     assert len(Path(upcase.__file__).read_text().splitlines()) <= 40
+
+
+@pytest.mark.asyncio
+async def test_an_address_that_changes_meanwhile_is_for_the_next_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Upcase()
+    async with attached(device) as client:
+        await client.config.enable_msix()
+        ram = client.memories[0].memory
+        ram[0:4], ram[0x100:0x104] = b"text", b"mine"
+        read = device.memory.read
+
+        async def read_slowly(address: int, length: int) -> bytes:
+            text = await read(address, length)
+            await client.bars[0].write(ADDRESS, RAM + 0x100, 8)
+            await client.bars[0].write(LENGTH, 2, 2)
+            return text
+
+        monkeypatch.setattr(device.memory, "read", read_slowly)
+        await ring(client, RAM, 4)
+        await client.msix[0].wait()
+        assert (bytes(ram[0:4]), bytes(ram[0x100:0x104])) == (b"TEXT", b"mine")
