@@ -20,6 +20,7 @@ from .session import Session
 from .watchdog import BUDGET
 
 _CREDENTIALS = struct.Struct("=iII")  # of SO_PEERCRED: pid, uid, gid
+_PAUSE = 0.5  # seconds until the next attempt after a client could not be accepted
 _MAX_REFUSALS = 16  # clients being refused at a time; more are disconnected without a word
 
 
@@ -34,6 +35,7 @@ class Server:
         self.path = path
         self.session: Session | None = None
         self._any_user = any_user
+        self._pause: asyncio.TimerHandle | None = None
         self._listener = listener
         self._refusals: set[Refusal] = set()
         self._loop = asyncio.get_running_loop()
@@ -60,6 +62,8 @@ class Server:
         """Stops serving: no new client, and the one that is there is disconnected. A second call does nothing."""
         if self._listener.fileno() < 0:
             return
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
         for refusal in list(self._refusals):
@@ -73,8 +77,10 @@ class Server:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        except OSError as error:
-            logger.error("accepting a client on %s: %s", self.path, error.strerror)
+        except OSError as error:  # no descriptor left, or no memory: the client goes on waiting
+            logger.error("accepting a client on %s: %s; trying again in %g s", self.path, error.strerror, _PAUSE)
+            self._loop.remove_reader(self._listener)
+            self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._listener, self._accept)
             return
         uid = peer_uid(connection)
         if not self._any_user and uid != os.geteuid():

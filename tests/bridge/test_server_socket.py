@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,46 @@ async def test_a_client_is_told_by_the_kernel_who_it_is() -> None:
     one, other = socket.socketpair(socket.AF_UNIX)
     with one, other:
         assert peer_uid(one) == OURS
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.asyncio
+async def test_a_server_without_descriptors_waits_for_one(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_PAUSE", 0.05)
+    said = f"accepting a client on {bench.path}: Too many open files; trying again in 0.05 s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
+        with no_descriptors():
+            client.connect(os.fspath(bench.path))
+            await bench.until(lambda: len(caplog.records) == 2)
+            for _ in range(100):
+                await asyncio.sleep(0)
+        assert [record.getMessage() for record in caplog.records[:2]] == [said, said], "not one for each turn"
+        await asyncio.wait_for(bench.server.wait_connected(), 5)
+        await Raw(client).request(VERSION, version())
+    await asyncio.wait_for(bench.server.wait_disconnected(), 5)
+
+
+@pytest.mark.asyncio
+async def test_a_server_without_descriptors_can_be_closed(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
+        with no_descriptors():
+            client.connect(os.fspath(bench.path))
+            await bench.until(lambda: len(caplog.records) == 1)
+        bench.server.close()
+        with pytest.raises((EOFError, ConnectionResetError)):
+            await Raw(client).receive()
 
 
 @pytest.mark.asyncio
