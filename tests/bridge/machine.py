@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _LONG = os.environ.get("HYPOTHESIS_MACHINES") == "long"
 LENGTH = settings(
-    max_examples=250 if _LONG else 25,
+    max_examples=80 if _LONG else 25,
     stateful_step_count=80 if _LONG else 30,
     deadline=None,
     database=None,

@@ -50,12 +50,14 @@ typedef struct {
 
 /* device.c: a device with a span of every kind, and the model of it. */
 
-enum { REGIONS = 9, HOOK_REFUSED = 7 };
+enum { REGIONS = 9, HOOK_REFUSED = 7, HOOK_SIGNAL = 10, VECTORS = 3 };
 
 typedef struct {
     pvu_region *regions[REGIONS];
     uint8_t *memory[REGIONS], *shadow[REGIONS], *locked[REGIONS];
     uint64_t sizes[REGIONS];
+    int32_t vectors[VECTORS]; /* eventfds that a register signals, or -1 */
+    uint64_t signals; /* that they must have had since the reset */
 } device;
 
 typedef struct {
@@ -75,6 +77,8 @@ typedef struct {
 
 device *device_new(void);
 void device_reset(device *device);
+/* Takes the signals that there were. */
+uint64_t device_signals(device *device);
 /* What Python's handlers do: the errno for an access of a hook, and the value that a read hook gives. */
 int hook_status(uint32_t hook, uint64_t value);
 uint64_t hook_value(uint32_t hook);

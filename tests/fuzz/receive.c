@@ -59,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         pieces[count++] = (piece){ length && length < rest ? length : rest, fds };
         at += pieces[count - 1].size;
     }
-    bytes.size = at < bytes.size ? at : bytes.size;
+    bytes.size = at;
     run(bytes, negotiated, pieces, count, WITH_FDS);
     cut = run(bytes, negotiated, pieces, count, IN_PIECES);
     whole = run(bytes, negotiated, pieces, count, WHOLE);

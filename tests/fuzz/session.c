@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_ACTS = 400 };
+enum { MAX_ACTS = 200 };
 
 static uint8_t message[MAX_MESSAGE + 64];
 static uint16_t next_id;
@@ -18,7 +18,7 @@ static const struct {
     uint32_t region, offset;
 } places[] = {
     { 0, 0x000 }, { 0, 0x010 }, { 0, 0x014 }, { 0, 0x018 }, { 0, 0x020 }, { 0, 0x024 }, { 0, 0x028 }, { 0, 0x030 },
-    { 0, 0x040 }, { 0, 0x048 }, { 0, 0x050 }, { 0, 0x0fc }, { 0, 0x100 }, { 0, 0x1f8 }, { 0, 0xff8 }, { 0, 0xffc },
+    { 0, 0x040 }, { 0, 0x048 }, { 0, 0x050 }, { 0, 0x058 }, { 0, 0x0fc }, { 0, 0x1f8 }, { 0, 0xff8 }, { 0, 0xffc },
     { 2, 0x000 }, { 2, 0xff000 }, { 6, 0x000 }, { 6, 0x3ff0 }, { 6, 0x4ffe }, { 7, 0x000 }, { 7, 0x0f8 }, { 1, 0 },
 };
 
@@ -39,7 +39,7 @@ static wire_place take_place(input *from)
         place.count = 1u << count % 4;
     else if (count < 0xe0)
         place.count = (uint32_t)(count - 0x80) + 1;
-    else if (count < 0xfc)
+    else if (count < 0xff)
         place.count = (uint32_t)take(from, 2);
     else
         place.count = (uint32_t)take(from, 4) % (MAX_DATA + 2);
@@ -154,12 +154,11 @@ static void send_message(connection *client, size_t size, input *from)
 
 static void flood(connection *client, input *from)
 {
-    size_t size = make_message(from), count = take(from, 2) % 1500;
+    size_t size = make_message(from), count = take(from, 2);
 
     if (client->client < 0 || client->left || !client->whole || negotiates(client))
         return;
-    if (size > 256)
-        count %= 8;
+    count %= size > 256 ? 8 : count < 0x1000 ? 1500 : 100;
     for (size_t i = 0; i < count; i++) {
         expect_message(&client->model, client->device, client->negotiated, message);
         transmit(client, message, size, 0);

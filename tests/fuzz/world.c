@@ -29,10 +29,6 @@ static uint64_t hash(uint64_t before, const void *data, size_t size)
 
 void world_begin(void)
 {
-    for (int fd = 0; fd < FDS_CHECKED; fd++)
-        open_before[fd] = fcntl(fd, F_GETFD) >= 0;
-    poller = pvu_poller_new();
-    CHECK(poller);
     for (size_t i = 0; i < CONNECTIONS; i++) {
         connection *each = &connections[i];
 
@@ -45,6 +41,10 @@ void world_begin(void)
         each->client = -1;
         each->heard = each->said = each->said_size = 0;
     }
+    for (int fd = 0; fd < FDS_CHECKED; fd++)
+        open_before[fd] = fcntl(fd, F_GETFD) >= 0;
+    poller = pvu_poller_new();
+    CHECK(poller);
 }
 
 void connect_client(connection *connection, bool negotiated)
@@ -401,6 +401,7 @@ void world_end(void)
         if (each->session && each->client >= 0 && each->model.exact && each->whole && !each->left) {
             CHECK(each->model.event_head == each->model.event_tail);
             CHECK(each->model.reply_head == each->model.reply_tail && each->in_size == 0);
+            CHECK(device_signals(each->device) == each->device->signals);
             CHECK(each->seen == each->asked && !pvu_session_peer_left(each->session));
         }
         if (each->client >= 0)
