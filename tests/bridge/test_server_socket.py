@@ -21,7 +21,7 @@ from pyvfio_user.bridge.server import Server, peer_uid, serve
 from .bench import SCRATCH, Bench, BenchDevice
 from .raw import ERROR, HEADER, REPLY, VERSION, Raw, message, version
 
-STRANGER = 65534
+STRANGER = 65533
 OURS = os.geteuid()
 
 
