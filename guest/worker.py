@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 
 import msgspec
@@ -96,9 +97,7 @@ async def run_in_process(job: Job, cpu_number: int | None, progress: Progress) -
                 return report.result
             else:
                 raise MatrixError(report.why)
-        raise RuntimeError(
-            f"the run with -cpu {job.cpu} must give a result, not end with status {await process.wait()}"
-        )
+        raise MatrixError(f"the run with -cpu {job.cpu} must give a result, not end with status {await process.wait()}")
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -111,13 +110,24 @@ def _emit(report: Report) -> None:
     sys.stdout.buffer.flush()
 
 
+async def _until_terminated(job: Job) -> JobResult:
+    """Run the job; SIGTERM cancels it, so that QEMU and the folders of its sockets go with it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run_job(job, lambda done, steps, what: _emit(StepDone(done, steps, what)))
+
+
 def main() -> None:
     """Run the job on standard input; the argument, if any, is the CPU to run on."""
     if len(sys.argv) > 1:
         os.sched_setaffinity(0, {int(sys.argv[1])})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then sends SIGTERM
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     try:
-        _emit(Finished(run(run_job(job, lambda done, steps, what: _emit(StepDone(done, steps, what))))))
+        _emit(Finished(run(_until_terminated(job))))
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:  # the parent shows it: this process has no other way to say it
         _emit(Failed(f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from error

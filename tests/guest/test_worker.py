@@ -1,0 +1,47 @@
+"""Jobs in processes of their own: what is left of one that is stopped, and one that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pyvfio_user.guest.errors import MatrixError
+from pyvfio_user.guest.jobs import Job
+from pyvfio_user.guest.worker import run_in_process
+
+JOB = Job("max", 1, ("status-quo",), True, ("fifo",))
+
+
+def children() -> set[int]:
+    """Processes of this one."""
+    return {int(each) for each in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_is_cancelled_leaves_no_socket_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    running = asyncio.Event()
+    task = asyncio.create_task(run_in_process(JOB, None, lambda *step: running.set()))
+    await running.wait()
+    assert list(tmp_path.glob("*/probe.sock")) != []
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_dies_is_an_error_for_people() -> None:
+    before = children()
+
+    def kill(*step: object) -> None:
+        for pid in children() - before:
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(MatrixError) as caught:
+        await run_in_process(JOB, None, kill)
+    assert str(caught.value) == "the run with -cpu max must give a result, not end with status -9"
