@@ -141,18 +141,25 @@ typedef struct {
     int32_t fds[16];
 } pvu_event;
 
+/* The environment's PYVFIO_USER_ENGINE, "epoll" or "io_uring", says what it waits with; NULL and errno on failure. */
 pvu_poller *pvu_poller_new(void);
 void pvu_poller_free(pvu_poller *poller);
+/* What it waits with. */
+const char *pvu_poller_engine(const pvu_poller *poller);
+/* For how many microseconds it may look for the next message before it sleeps, where that was worth it lately. */
+void pvu_poller_spin(pvu_poller *poller, uint32_t budget);
 /* To wait for elsewhere: readable when pvu_poller_next has work. */
-int pvu_poller_fd(const pvu_poller *poller);
+int pvu_poller_fd(pvu_poller *poller);
 pvu_event *pvu_poller_event(pvu_poller *poller);
 /* Watches a descriptor that is not a session: `events` as in epoll, 0 to stop. */
 int pvu_poller_watch(pvu_poller *poller, int fd, uint32_t events, int known);
 /*
- * Serves sessions for up to `timeout` milliseconds (-1: no limit), until there is something for Python. With -2 it does
+ * Serves sessions for up to `timeout` nanoseconds (-1: no limit), until there is something for Python. With -2 it does
  * not look for more than was found ready before: a descriptor that Python has not read yet would be told again.
  */
-int pvu_poller_next(pvu_poller *poller, int timeout);
+int pvu_poller_next(pvu_poller *poller, int64_t timeout);
+/* Sends what would be sent with the next pvu_poller_next: for those who do something else first. */
+int pvu_poller_submit(pvu_poller *poller);
 
 /* Sessions: one client each. After PVU_READ, PVU_WRITE or PVU_MESSAGE nothing more is served until pvu_finish. */
 

@@ -15,9 +15,11 @@ SOURCES = [
     "access.c",
     "session.c",
     "send.c",
-    "wait.c",
+    "poller.c",
+    "epoll.c",
+    "uring.c",
 ]
-HEADERS = ["api.h", "hotpath.h"]
+HEADERS = ["api.h", "hotpath.h", "poller.h"]
 
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "api.h").read_text())

@@ -5,6 +5,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
 #include "api.h"
 
@@ -101,6 +104,7 @@ struct pvu_device {
 enum {
     RX_SIZE = PVU_MAX_MESSAGE + (64 << 10),
     RX_STEP = 64 << 10,         /* bytes in one receive, unless one message needs more */
+    RX_SMALL = 4 << 10,         /* unread bytes that are moved to the front, which is in the cache */
     TX_SIZE = 2 << 20,
     TX_FOR_PYTHON = 512 << 10,  /* room that replies to region accesses leave */
     TX_STEP = 16 << 10,         /* bytes in one send, unless one message has more */
@@ -123,6 +127,8 @@ struct pvu_session {
     int fd;
     uint32_t token;
     uint32_t interest; /* epoll events that are asked for */
+    bool receiving;    /* the kernel has leave to write behind rx_tail, and what session_room gave */
+    bool more;         /* there was more to receive */
     bool negotiated;
     bool owed;         /* Python owes an answer */
     bool blocked;      /* no room for a reply: the client must read first */
@@ -144,6 +150,9 @@ struct pvu_session {
         size_t end; /* index in rx behind the last byte that it came with */
     } rx_fds[RX_FDS];
     size_t rx_fd_count;
+    struct msghdr rx_message;
+    struct iovec rx_part;
+    _Alignas(struct cmsghdr) char rx_control[CMSG_SPACE(PVU_MAX_FDS * sizeof(int))];
 
     uint8_t *tx; /* TX_SIZE bytes; whole messages from head to tail, but for the first `rest` bytes */
     size_t tx_head, tx_tail;
@@ -151,10 +160,16 @@ struct pvu_session {
     size_t tx_reserved; /* bytes behind the tail: the reply that is being made */
     int tx_fd;          /* goes with the byte at tx_fd_at, or -1 */
     size_t tx_fd_at;
+    size_t tx_queued;   /* bytes from the head that are the kernel's to send: they stay where they are */
+    int tx_result;      /* what came of it */
+    pvu_session *next_sending;
 };
 
-/* One receive. False when the session is over. */
+/* One receive. True when there was something: bytes, or the end. */
 bool session_receive(pvu_session *session);
+/* The same in two steps: what recvmsg needs, and what it returned, a negative errno included. */
+struct msghdr *session_room(pvu_session *session);
+bool session_received(pvu_session *session, ssize_t got);
 /* Serves what was received, as far as it goes: a PVU_ event, or PVU_NONE. */
 int session_serve(pvu_session *session, pvu_event *event);
 /* Ends a session, for an errno or, with 0, because the peer left. */
@@ -164,6 +179,10 @@ void session_end(pvu_session *session, int error);
 
 /* Sends what the socket takes. False when the session is over. */
 bool session_flush(pvu_session *session);
+/* The same, not later than with the next system call of the poller. */
+void session_send(pvu_session *session);
+/* Of `size` bytes that were to be sent, `sent` were, or a negative errno is why not. */
+void session_sent(pvu_session *session, size_t size, ssize_t sent);
 /* Room for a reply of `size` bytes behind the tail, or NULL. */
 uint8_t *session_reserve(pvu_session *session, size_t size);
 /* Sends the first `size` bytes of what was reserved; none for 0. */
@@ -187,11 +206,21 @@ bool guard_copy(void *to, const void *from, size_t size);
 /* Installs the handler that this takes; before each map, for others install theirs. */
 int guard_install(void);
 
-/* wait.c */
+/* poller.c */
 
 void poller_enqueue(pvu_poller *poller, pvu_session *session);
-int poller_add(pvu_poller *poller, pvu_session *session);
+/* Has the poller tell when the socket takes what waits to be sent, or brings what can be received. */
 void poller_update(pvu_poller *poller, pvu_session *session);
+/* Sends all that waits with the next system call: false if that must be done otherwise. */
+bool poller_send(pvu_poller *poller, pvu_session *session);
+/* All that there was is served: the poller may receive. */
+void poller_receive(pvu_poller *poller, pvu_session *session);
+/* What was left to poller_send is sent now. */
+void poller_settle(pvu_poller *poller, pvu_session *session);
 void poller_remove(pvu_poller *poller, pvu_session *session);
+/* The same for good. False when the kernel still receives into the session's buffers. */
+bool poller_forget(pvu_poller *poller, pvu_session *session);
+/* Is this a child that was forked off? It must leave the sockets and the kernel's queues to its parent. */
+bool poller_forked(const pvu_poller *poller);
 
 #endif

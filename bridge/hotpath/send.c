@@ -10,6 +10,9 @@
 /* Moves what waits, and what is reserved, to the front. */
 static void compact_tx(pvu_session *session)
 {
+    poller_settle(session->poller, session);
+    if (session->tx_queued)
+        return;
     memmove(session->tx, session->tx + session->tx_head,
             session->tx_tail - session->tx_head + session->tx_reserved);
     session->tx_fd_at -= session->tx_head;
@@ -25,6 +28,8 @@ uint8_t *session_reserve(pvu_session *session, size_t size)
         if (session->tx_tail - session->tx_head + size > limit)
             return NULL;
         compact_tx(session);
+        if (session->tx_tail + size > limit)
+            return NULL;
     }
     session->tx_reserved = size;
     return session->tx + session->tx_tail;
@@ -74,31 +79,44 @@ static ssize_t send_beside(int socket, void *data, size_t size, int fd)
     return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+void session_sent(pvu_session *session, size_t size, ssize_t sent)
+{
+    if (sent < 0) {
+        if (sent != -EAGAIN && sent != -EINTR)
+            session_end(session, (int)-sent);
+        return;
+    }
+    session->tx_head += (size_t)sent;
+    session->tx_rest = size - (size_t)sent;
+    if (session->tx_head == session->tx_tail && !session->tx_reserved)
+        session->tx_head = session->tx_tail = 0;
+}
+
+void session_send(pvu_session *session)
+{
+    if (session->tx_head == session->tx_tail || !poller_send(session->poller, session))
+        session_flush(session);
+}
+
 bool session_flush(pvu_session *session)
 {
-    while (session->tx_head < session->tx_tail && !session->over) {
+    poller_settle(session->poller, session);
+    while (session->tx_head < session->tx_tail && !session->over && !session->tx_queued) {
         bool beside = session->tx_fd >= 0 && session->tx_fd_at == session->tx_head;
         uint8_t *data = session->tx + session->tx_head;
         size_t size = next_send(session);
         ssize_t sent = beside ? send_beside(session->fd, data, size, session->tx_fd)
                               : send(session->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-        if (sent < 0) {
-            if (errno != EAGAIN && errno != EINTR)
-                session_end(session, errno);
-            break;
-        }
-        if (beside) {
+        if (beside && sent >= 0) {
             close(session->tx_fd);
             session->tx_fd = -1;
         }
-        session->tx_head += (size_t)sent;
-        session->tx_rest = size - (size_t)sent;
+        session_sent(session, size, sent < 0 ? -errno : sent);
+        if (sent < 0)
+            break;
     }
-    if (session->tx_head == session->tx_tail && !session->tx_reserved)
-        session->tx_head = session->tx_tail = 0;
-    if (!session->over)
-        poller_update(session->poller, session);
+    poller_update(session->poller, session);
     return !session->over;
 }
 
@@ -108,6 +126,8 @@ int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size, 
         return -EPIPE;
     if (session->tx_tail + session->tx_reserved + size > TX_SIZE)
         compact_tx(session);
+    if (fd >= 0)
+        poller_settle(session->poller, session);
     if (session->tx_tail + session->tx_reserved + size > TX_SIZE || (fd >= 0 && session->tx_fd >= 0))
         return -ENOBUFS;
     if (fd >= 0) {

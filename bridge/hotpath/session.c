@@ -45,6 +45,8 @@ static void take_fds(pvu_session *session, struct msghdr *message)
 
 static void compact_rx(pvu_session *session)
 {
+    if (!session->rx_head)
+        return;
     memmove(session->rx, session->rx + session->rx_head, session->rx_tail - session->rx_head);
     for (size_t i = 0; i < session->rx_fd_count; i++)
         session->rx_fds[i].end -= session->rx_head;
@@ -52,40 +54,49 @@ static void compact_rx(pvu_session *session)
     session->rx_head = 0;
 }
 
-bool session_receive(pvu_session *session)
+struct msghdr *session_room(pvu_session *session)
 {
-    /* More descriptors than a message may have are closed by the kernel. */
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(PVU_MAX_FDS * sizeof(int))];
-    struct iovec room;
-    struct msghdr message = {
-        .msg_iov = &room, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
-    };
     size_t unread = session->rx_tail - session->rx_head;
     wire_header header;
     size_t wanted = RX_STEP;
-    ssize_t got;
 
     if (unread >= sizeof(header)) {
         memcpy(&header, session->rx + session->rx_head, sizeof(header));
         if (header.size > unread + wanted)
             wanted = header.size - unread;
     }
-    if (RX_SIZE - session->rx_tail < wanted)
+    if (unread <= RX_SMALL || RX_SIZE - session->rx_tail < wanted)
         compact_rx(session);
-    room.iov_base = session->rx + session->rx_tail;
-    room.iov_len = wanted;
-    got = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (got < 0) {
-        if (errno == EAGAIN || errno == EINTR)
-            return true;
-        session_end(session, errno);
+    session->rx_part = (struct iovec){ .iov_base = session->rx + session->rx_tail, .iov_len = wanted };
+    /* More descriptors than a message may have are closed by the kernel. */
+    session->rx_message = (struct msghdr){
+        .msg_iov = &session->rx_part,
+        .msg_iovlen = 1,
+        .msg_control = session->rx_control,
+        .msg_controllen = sizeof(session->rx_control),
+    };
+    return &session->rx_message;
+}
+
+bool session_received(pvu_session *session, ssize_t got)
+{
+    if (got == -EAGAIN || got == -EINTR || got == -ECANCELED)
         return false;
+    if (got > 0) {
+        session->rx_tail += (size_t)got;
+        if (session->rx_message.msg_controllen)
+            take_fds(session, &session->rx_message);
+    } else {
+        session_end(session, (int)-got);
     }
-    session->rx_tail += (size_t)got;
-    take_fds(session, &message);
-    if (got == 0)
-        session_end(session, 0);
-    return got != 0;
+    return true;
+}
+
+bool session_receive(pvu_session *session)
+{
+    ssize_t got = recvmsg(session->fd, session_room(session), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    return session_received(session, got < 0 ? -errno : got);
 }
 
 /* Descriptors of the message that ends at `last`: the first up to `room` go to `fds`, others are closed. */
@@ -173,9 +184,11 @@ int session_serve(pvu_session *session, pvu_event *event)
     if (session->rx_head == session->rx_tail && !session->owed)
         session->rx_head = session->rx_tail = 0;
     session->blocked = result == ACCESS_BLOCKED;
-    session_flush(session);
+    session_send(session);
     if (result <= PVU_NONE)
         result = session->device->ring_count ? access_doorbells(session, event) : PVU_NONE;
+    if (result == PVU_NONE)
+        poller_receive(session->poller, session);
     return result;
 }
 
@@ -187,28 +200,37 @@ pvu_session *pvu_session_new(pvu_poller *poller, pvu_device *device, int fd, uin
     uint8_t *buffers = mmap(NULL, RX_SIZE + TX_SIZE, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    if (session && buffers != MAP_FAILED) {
-        session->poller = poller;
-        session->device = device;
-        session->fd = fd;
-        session->token = token;
-        session->rx = buffers;
-        session->tx = buffers + RX_SIZE;
-        session->tx_fd = -1;
-        if (poller_add(poller, session) == 0)
-            return session;
+    if (!session || buffers == MAP_FAILED) {
+        if (buffers != MAP_FAILED)
+            munmap(buffers, RX_SIZE + TX_SIZE);
+        free(session);
+        close(fd);
+        return NULL;
     }
-    if (buffers != MAP_FAILED)
-        munmap(buffers, RX_SIZE + TX_SIZE);
-    free(session);
-    close(fd);
-    return NULL;
+    session->poller = poller;
+    session->device = device;
+    session->fd = fd;
+    session->token = token;
+    session->rx = buffers;
+    session->tx = buffers + RX_SIZE;
+    session->tx_fd = -1;
+    poller_update(poller, session);
+    poller_receive(poller, session);
+    return session;
 }
 
 void pvu_session_free(pvu_session *session)
 {
-    session_flush(session);
-    poller_remove(session->poller, session);
+    bool forked = poller_forked(session->poller);
+
+    if (!forked)
+        session_flush(session);
+    /* What the kernel may still receive into stays where it is. */
+    if (!poller_forget(session->poller, session) && !forked) {
+        shutdown(session->fd, SHUT_RDWR);
+        close(session->fd);
+        return;
+    }
     claim_fds(session, RX_SIZE, NULL, 0);
     if (session->tx_fd >= 0)
         close(session->tx_fd);

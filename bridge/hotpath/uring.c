@@ -1,0 +1,314 @@
+/*
+ * io_uring: the replies and the next receive go to the kernel in the very call that waits, one a round trip. It needs
+ * Linux 6.1, and leave to be used, which containers often have not: then there is no ring, and epoll does its work.
+ */
+#include "poller.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if __has_include(<linux/io_uring.h>)
+#include <linux/io_uring.h>
+#include <linux/time_types.h>
+#endif
+
+#if defined(IORING_SETUP_DEFER_TASKRUN) && defined(SYS_io_uring_setup)
+
+enum {
+    ENTRIES = 256,
+    SEND_STEP = 16 << 10, /* what the kernel takes whole or not at all */
+    CANCELS = 64,         /* calls until a receive that is cancelled must have ended */
+};
+
+/* What a completion is of: in the low bits of a session's address. */
+enum { OF_RECEIVE = 0, OF_SEND = 1, OF_EPOLL = 2, OF_CANCEL = 3, OF_MASK = 3 };
+
+struct uring {
+    int fd;
+    int eventfd;       /* tells another loop that there is work; -1 before one asked */
+    bool enabled;      /* by the thread that used it first, which remains the only one */
+    bool polling;      /* for `epoll` */
+    bool epoll_ready;
+    uint32_t tail;     /* behind the last entry that was made */
+    pvu_session *sending;
+    uint32_t *sq_head, *sq_tail, *sq_flags, *cq_head, *cq_tail;
+    uint32_t sq_mask, cq_mask;
+    struct io_uring_sqe *sqes;
+    struct io_uring_cqe *cqes;
+    char *rings;
+    size_t rings_size, sqes_size;
+};
+
+static uint32_t load(const uint32_t *at)
+{
+    return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+
+static void *map(int fd, size_t size, uint64_t offset)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
+
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+uring *uring_open(void)
+{
+    struct io_uring_params setup = {
+        .flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+        .cq_entries = 4 * ENTRIES,
+    };
+    uint32_t needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_CQE_SKIP;
+    uring *ring = calloc(1, sizeof(*ring));
+    size_t completions;
+
+    if (!ring)
+        return NULL;
+    ring->eventfd = -1;
+    ring->fd = (int)syscall(SYS_io_uring_setup, ENTRIES, &setup);
+    if (ring->fd < 0) {
+        free(ring);
+        return NULL;
+    }
+    completions = setup.cq_off.cqes + setup.cq_entries * sizeof(struct io_uring_cqe);
+    ring->rings_size = setup.sq_off.array + setup.sq_entries * sizeof(uint32_t);
+    if (ring->rings_size < completions)
+        ring->rings_size = completions;
+    ring->sqes_size = setup.sq_entries * sizeof(struct io_uring_sqe);
+    ring->rings = map(ring->fd, ring->rings_size, IORING_OFF_SQ_RING);
+    ring->sqes = map(ring->fd, ring->sqes_size, IORING_OFF_SQES);
+    if (!ring->rings || !ring->sqes || (setup.features & needed) != needed) {
+        uring_close(ring);
+        errno = EOPNOTSUPP;
+        return NULL;
+    }
+    ring->sq_head = (uint32_t *)(void *)(ring->rings + setup.sq_off.head);
+    ring->sq_tail = (uint32_t *)(void *)(ring->rings + setup.sq_off.tail);
+    ring->sq_flags = (uint32_t *)(void *)(ring->rings + setup.sq_off.flags);
+    ring->cq_head = (uint32_t *)(void *)(ring->rings + setup.cq_off.head);
+    ring->cq_tail = (uint32_t *)(void *)(ring->rings + setup.cq_off.tail);
+    ring->cqes = (struct io_uring_cqe *)(void *)(ring->rings + setup.cq_off.cqes);
+    ring->sq_mask = setup.sq_entries - 1;
+    ring->cq_mask = setup.cq_entries - 1;
+    for (uint32_t i = 0; i < setup.sq_entries; i++)
+        ((uint32_t *)(void *)(ring->rings + setup.sq_off.array))[i] = i;
+    return ring;
+}
+
+void uring_close(uring *ring)
+{
+    if (ring->rings)
+        munmap(ring->rings, ring->rings_size);
+    if (ring->sqes)
+        munmap(ring->sqes, ring->sqes_size);
+    if (ring->eventfd >= 0)
+        close(ring->eventfd);
+    close(ring->fd);
+    free(ring);
+}
+
+/* Not the ring's own: with IORING_SETUP_DEFER_TASKRUN it is not readable before the work is done. */
+int uring_fd(uring *ring)
+{
+    if (ring->eventfd < 0) {
+        /* At first readable: there may be work already. */
+        ring->eventfd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
+        if (ring->eventfd < 0 ||
+            syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_EVENTFD, &ring->eventfd, 1) < 0)
+            return -errno;
+    }
+    return ring->eventfd;
+}
+
+bool uring_pending(const uring *ring)
+{
+    return !ring->polling || load(ring->cq_tail) != *ring->cq_head ||
+           load(ring->sq_flags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+/* Completions: that of a send comes only when not all was sent. */
+static void reap(uring *ring)
+{
+    uint32_t head = *ring->cq_head, tail = load(ring->cq_tail);
+
+    for (; head != tail; head++) {
+        const struct io_uring_cqe *cqe = &ring->cqes[head & ring->cq_mask];
+        pvu_session *session = (void *)(uintptr_t)(cqe->user_data & ~(uint64_t)OF_MASK);
+
+        switch (cqe->user_data & OF_MASK) {
+        case OF_RECEIVE:
+            session->receiving = false;
+            session->more = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY;
+            session_received(session, cqe->res);
+            poller_enqueue(session->poller, session);
+            break;
+        case OF_SEND:
+            session->tx_result = cqe->res;
+            break;
+        case OF_EPOLL:
+            ring->polling = false;
+            ring->epoll_ready = true;
+            break;
+        default:
+            break;
+        }
+    }
+    __atomic_store_n(ring->cq_head, head, __ATOMIC_RELEASE);
+}
+
+/* Sends never wait, so they are over when the kernel has taken their entries. */
+static void settle(uring *ring)
+{
+    while (ring->sending) {
+        pvu_session *session = ring->sending;
+        size_t size = session->tx_queued;
+
+        ring->sending = session->next_sending;
+        session->tx_queued = 0;
+        session_sent(session, size, session->tx_result);
+        poller_update(session->poller, session);
+    }
+}
+
+static int enter(uring *ring, uint32_t wanted, uint32_t flags, const struct __kernel_timespec *limit)
+{
+    struct io_uring_getevents_arg more = { .ts = (uintptr_t)limit };
+    long taken;
+
+    if (!ring->enabled && syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+        return -errno;
+    ring->enabled = true;
+    __atomic_store_n(ring->sq_tail, ring->tail, __ATOMIC_RELEASE);
+    taken = syscall(SYS_io_uring_enter, ring->fd, ring->tail - load(ring->sq_head), wanted,
+                    flags | IORING_ENTER_EXT_ARG, &more, sizeof(more));
+    if (taken < 0 && errno != EINTR && errno != ETIME && errno != EAGAIN && errno != EBUSY)
+        return -errno;
+    reap(ring);
+    if (load(ring->sq_head) == ring->tail)
+        settle(ring);
+    return 0;
+}
+
+int uring_submit(uring *ring)
+{
+    while (load(ring->sq_head) != ring->tail) {
+        int status = enter(ring, 0, IORING_ENTER_GETEVENTS, NULL);
+
+        if (status < 0)
+            return status;
+    }
+    return 0;
+}
+
+static struct io_uring_sqe *entry(uring *ring, uint8_t opcode, int fd, uint64_t data)
+{
+    struct io_uring_sqe *sqe;
+
+    if (ring->tail - load(ring->sq_head) > ring->sq_mask && uring_submit(ring) < 0)
+        return NULL;
+    sqe = &ring->sqes[ring->tail++ & ring->sq_mask];
+    memset(sqe, 0, sizeof(*sqe));
+    sqe->opcode = opcode;
+    sqe->fd = fd;
+    sqe->user_data = data;
+    return sqe;
+}
+
+bool uring_send(uring *ring, pvu_session *session)
+{
+    size_t size = session->tx_tail - session->tx_head;
+    struct io_uring_sqe *sqe;
+
+    if (session->tx_queued || session->tx_fd >= 0 || session->interest || size > SEND_STEP)
+        return false;
+    sqe = entry(ring, IORING_OP_SEND, session->fd, (uintptr_t)session | OF_SEND);
+    if (!sqe)
+        return false;
+    sqe->addr = (uintptr_t)(session->tx + session->tx_head);
+    sqe->len = (uint32_t)size;
+    sqe->msg_flags = MSG_NOSIGNAL | MSG_DONTWAIT | MSG_WAITALL;
+    sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+    session->tx_queued = size;
+    session->tx_result = (int)size;
+    session->next_sending = ring->sending;
+    ring->sending = session;
+    return true;
+}
+
+void uring_receive(uring *ring, pvu_session *session)
+{
+    struct io_uring_sqe *sqe = entry(ring, IORING_OP_RECVMSG, session->fd, (uintptr_t)session | OF_RECEIVE);
+
+    if (!sqe)
+        return; /* the ring is of no use: pvu_poller_next says so */
+    sqe->addr = (uintptr_t)session_room(session);
+    sqe->len = 1;
+    sqe->msg_flags = MSG_CMSG_CLOEXEC;
+    sqe->ioprio = (uint16_t)(session->more ? 0 : IORING_RECVSEND_POLL_FIRST);
+    session->receiving = true;
+}
+
+int uring_wait(uring *ring, pvu_poller *poller, int64_t timeout)
+{
+    struct __kernel_timespec limit = { .tv_sec = timeout / 1000000000, .tv_nsec = timeout % 1000000000 };
+    struct io_uring_sqe *sqe;
+    uint64_t count;
+    int status;
+
+    if (ring->eventfd >= 0 && read(ring->eventfd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+        return -errno;
+    if (!ring->polling) {
+        sqe = entry(ring, IORING_OP_POLL_ADD, poller->epoll, OF_EPOLL);
+        if (!sqe)
+            return -EIO;
+        sqe->poll32_events = POLLIN;
+        ring->polling = true;
+    }
+    status = enter(ring, timeout != 0, IORING_ENTER_GETEVENTS, timeout > 0 ? &limit : NULL);
+    if (status < 0 || !ring->epoll_ready)
+        return status;
+    ring->epoll_ready = false;
+    return epoll_look(poller, 0);
+}
+
+bool uring_forget(uring *ring, pvu_session *session)
+{
+    int status = uring_submit(ring);
+
+    for (int i = 0; session->receiving && status == 0 && i < CANCELS; i++) {
+        struct io_uring_sqe *sqe = entry(ring, IORING_OP_ASYNC_CANCEL, -1, OF_CANCEL);
+
+        if (!sqe)
+            break;
+        sqe->addr = (uintptr_t)session | OF_RECEIVE;
+        status = enter(ring, 1, IORING_ENTER_GETEVENTS, NULL);
+    }
+    return !session->receiving && !session->tx_queued;
+}
+
+#else
+
+uring *uring_open(void)
+{
+    errno = ENOSYS;
+    return NULL;
+}
+
+/* Never called: there is no ring. */
+void uring_close(uring *ring) { (void)ring; }
+int uring_fd(uring *ring) { (void)ring; return -1; }
+bool uring_send(uring *ring, pvu_session *session) { (void)ring; (void)session; return false; }
+void uring_receive(uring *ring, pvu_session *session) { (void)ring; (void)session; }
+int uring_submit(uring *ring) { (void)ring; return 0; }
+int uring_wait(uring *ring, pvu_poller *poller, int64_t timeout) { (void)ring; (void)poller; (void)timeout; return 0; }
+bool uring_pending(const uring *ring) { (void)ring; return false; }
+bool uring_forget(uring *ring, pvu_session *session) { (void)ring; (void)session; return true; }
+
+#endif
