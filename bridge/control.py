@@ -79,8 +79,10 @@ class Control:
         except OSError as error:
             logger.warning("%s was refused: %s", wire.command_name(command), error)
             return Reply(error=error.errno or errno.EIO)
-        except Exception:
-            logger.exception("%s failed", wire.command_name(command))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # a device's reset that is cancelled, too
+            logger.exception("%s: %s failed", self._endpoint.name, wire.command_name(command))
             return Reply(error=errno.EIO)
         finally:
             for fd in left:

@@ -54,7 +54,12 @@ class Session:
         self._pending.clear()
         self._left()
         if self._endpoint.on_disconnect is not None:
-            self._endpoint.on_disconnect()
+            try:
+                self._endpoint.on_disconnect()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                logger.exception("%s: the reset after its client left failed", self._endpoint.name)
 
     async def request(self, command: wire.Command, body: bytes) -> bytes:
         """Sends a request to the client; the body of its reply.

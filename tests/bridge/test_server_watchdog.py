@@ -161,6 +161,34 @@ async def test_a_handler_that_raises_or_is_cancelled_is_an_error_of_that_access_
         assert await raw.read(0, READ, 4) == b"\7\0\0\0"
 
 
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
+@pytest.mark.asyncio
+async def test_a_reset_that_raises_is_an_error_and_the_next_client_is_served(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    def fail() -> None:
+        raise error("on purpose")
+
+    log = Log()
+    logger = logging.getLogger("pyvfio_user")
+    logger.addHandler(log)
+    try:
+        device = Slow()
+        async with serve(device, tmp_path / "s") as server:
+            async with Raw.connect(server.path) as raw:
+                device.work = fail
+                reply = await raw.request(RESET)
+                assert (reply.flags, reply.errno) == (REPLY | ERROR, errno.EIO)
+            await asyncio.wait_for(server.wait_disconnected(), 5)
+            device.work = lambda: None
+            async with Raw.connect(server.path) as raw:
+                assert await raw.read(0, READ, 4) == b"\7\0\0\0"
+            await asyncio.wait_for(server.wait_disconnected(), 5)
+        assert log.messages == ["Slow: DEVICE_RESET failed", "Slow: the reset after its client left failed"]
+    finally:
+        logger.removeHandler(log)
+
+
 @pytest.mark.parametrize(("error", "said"), [(ValueError, "raised"), (asyncio.CancelledError, "was cancelled")])
 @pytest.mark.asyncio
 async def test_an_async_handler_that_raises_or_is_cancelled_does_not_stop_the_next(
