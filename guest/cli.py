@@ -146,6 +146,8 @@ def matrix(
     """Run the attribute schemes against the probe device, in guests under QEMU; exit status 1 if anything disagrees."""
     from .matrix_view import view_matrix
 
+    _make_room(json_file, page)
+
     async def session() -> int:
         found = await view_matrix(schemes, cpus, ranges, json=json_file, page=page, console=_console())
         return 1 if found.problems else 0
@@ -188,11 +190,10 @@ def push(cpu: str, window: str, idiom: str, barrier: str, count: int, json_file:
     from .report.push import show
     from .workload import Barrier, Idiom
 
+    _make_room(json_file)
+
     async def session() -> int:
         wanted = Push(cpu, window, Idiom[idiom.upper()], Barrier[barrier.upper()], count)
-        if json_file is not None:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.touch()  # a place that cannot be written to is said before the run, not after it
         report = await run_push(wanted)
         show(report, _console())
         if json_file is not None:
@@ -232,6 +233,16 @@ def setup(quiet: bool) -> None:
     if not quiet:
         click.echo(f"QEMU {qemu.version}: {qemu.path}")
         click.echo(f"{compiler.kind} {compiler.version}: {shlex.join(compiler.command)}")
+
+
+def _make_room(*files: Path | None) -> None:
+    """Make the folders, and the files empty: one that cannot be written is said before the run, not after it."""
+    for path in filter(None, files):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _console() -> Any:

@@ -25,10 +25,6 @@ async def view_matrix(
     console: Console,
 ) -> Matrix:
     """Run, show, and write the files asked for. Raises what `run_matrix` raises, and OSError for a file."""
-    for path in (json, page):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()  # a place that cannot be written to is said before the run, not after it
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(),
         TextColumn("{task.fields[what]}"), console=Console(stderr=True), transient=True,

@@ -257,3 +257,11 @@ async def test_the_exit_status_of_qemu_is_passed_on(
     monkeypatch.setenv("QEMU_SYSTEM_AARCH64", str(qemu))
     async with program("qemu", "qtest", folder=folder) as process:
         assert await asyncio.wait_for(process.wait(), 30) == 7
+
+
+@pytest.mark.parametrize("arguments", [("matrix", "--json"), ("matrix", "--html"), ("push", "--json")], ids=" ".join)
+def test_a_report_that_cannot_be_written_is_one_line_before_the_run(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "folder" / "report"
+    result = invoke(*arguments, str(place))
+    assert (result.exit_code, result.output) == (1, f"Error: cannot write {place}: Not a directory\n")
