@@ -186,6 +186,22 @@ void region_write(pvu_region *region, const region_span *span, uint64_t offset, 
         const uint8_t *once = w1c + 2 * span->length;
         uint8_t *locked = span->locked + offset;
 
+        if (size == 4) { /* the usual one, at once */
+            uint32_t old, new, open, clear, first, closed;
+
+            memcpy(&old, memory, 4);
+            memcpy(&new, data, 4);
+            memcpy(&open, writable, 4);
+            memcpy(&clear, w1c, 4);
+            memcpy(&first, once, 4);
+            memcpy(&closed, locked, 4);
+            open |= first & ~closed;
+            closed |= first;
+            new = ((old & ~open) | (new & open)) & ~(new & clear);
+            memcpy(memory, &new, 4);
+            memcpy(locked, &closed, 4);
+            return;
+        }
         for (uint64_t i = 0; i < size; i++) {
             uint8_t open = (uint8_t)(writable[i] | (once[i] & ~locked[i]));
 
