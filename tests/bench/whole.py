@@ -164,7 +164,8 @@ def attach(bench: Bench, qemu: list[str], device: list[str]) -> Found:
         f"least of {len(attached)}: {min(without):.1f} ms without; medians differ by "
         f"{median(attached) - median(without):.2f}",
         "<= 3 ms",
-        added <= 3,
+        # Starts of the same QEMU that differ by as much as is asked about tell nothing.
+        None if median(without) - min(without) > 3 else added <= 3,
     )
 
 
