@@ -168,7 +168,8 @@ class Judge:
             return Judgement("", Verdict.DISAGREE, f"instruction {result.instruction} must not fault: {seen}")
         expected = self._deviation(instruction, warm)
         if any(outcome.matches(Effect.FAULT, result.level, result.esr) for outcome in instruction.permitted):
-            missed = None if instruction.may_work else expected
+            # Where the architecture permits what the deviation predicts as well, seeing it is no miss.
+            missed = None if instruction.may_work or (expected and expected.shown_by(seen)) else expected
             return Judgement("", earlier.verdict, earlier.why, earlier.deviation, missed)
         if expected is not None and expected.shown_by(seen):
             return Judgement("", Verdict.KNOWN_DEVIATION, expected.reason, expected)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
@@ -116,7 +117,7 @@ def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: boo
         "seconds": round(seconds, 1),
         "experiments": experiments,
         "transactions": transactions,
-        "known_deviations_seen": shown,
+        "known_deviations_seen": _by_name(shown),
         "jobs": [
             {"cpu": job.cpu, "fwb": job.fwb, "full": job.full, "features": result.features, "command": result.command}
             for job, result in zip(jobs, results, strict=True)
@@ -126,9 +127,14 @@ def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: boo
     return Matrix(provenance, chosen, host, pairs, batteries, scorecard, tuple(problems), vanished)
 
 
-def _total(results: Sequence[JobResult]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for result in results:
-        for name, count in result.shown.items():
-            total[name] = total.get(name, 0) + count
-    return total
+def _total(results: Sequence[JobResult]) -> Counter[str]:
+    """How often each known deviation showed, by instruction."""
+    return sum((Counter(result.shown) for result in results), Counter())
+
+
+def _by_name(shown: Counter[str]) -> dict[str, int]:
+    """The same by deviation: its name stands before the colon."""
+    total: Counter[str] = Counter()
+    for key, count in shown.items():
+        total[key.partition(":")[0]] += count
+    return dict(total)

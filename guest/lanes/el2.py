@@ -19,6 +19,7 @@ from ...devices.mailbox import Submission
 from ...devices.probe import Probe
 from ..battery import named
 from ..commander import Guest
+from ..deviations import Deviation
 from ..expectation import Mapping, expect
 from ..hello import Hello
 from ..judge import Arrival, Judge, Judgement, sizes
@@ -56,14 +57,17 @@ class Ran:
 
 @dataclass
 class Tally:
-    """What a lane found besides its cells: disagreements, and how often each known deviation showed or failed to."""
+    """What a lane found besides its cells: disagreements, and how often each known deviation showed or failed to.
+
+    A deviation of accesses is counted by instruction and by cold or warm, one of attributes by its pair of types.
+    """
 
     experiments: int = 0
     transactions: int = 0
     problems: list[str] = field(default_factory=list)
     shown: dict[str, int] = field(default_factory=dict)
     missed: dict[str, str] = field(default_factory=dict)
-    """Known deviations that did not show where they should have: name, and where it was noticed first."""
+    """Known deviations that did not show where they should have: where it was noticed first."""
 
 
 class El2Lane:
@@ -143,7 +147,7 @@ class El2Lane:
                     self._memory.apply(log)
                     builder = rows.setdefault(trial.row, _RowBuilder(trial))
                     builder.add(trial, judgement, device, judge.expected)
-                    self._count(judgement, f"{where}: {trial.row}, {trial.mode}")
+                    self._count(judgement, trial, f"{where}: {trial.row}, {trial.mode}")
         if dropped := self.probe.endpoint.recorder.dropped:
             self.problem(where, f"the device's log must be whole, not short of {dropped} entries")
         battery = Battery("", size, tuple(row.build() for row in rows.values()))
@@ -203,11 +207,12 @@ class El2Lane:
         device = "in the window" if after != before else "no byte changed"
         return judge.judge(order, result, before, far=far, rung=rung, after=after), device
 
-    def _count(self, judgement: Judgement, where: str) -> None:
+    def _count(self, judgement: Judgement, trial: Trial, where: str) -> None:
         if judgement.deviation is not None:
-            self.tally.shown[judgement.deviation.name] = self.tally.shown.get(judgement.deviation.name, 0) + 1
+            key = _deviation_key(judgement.deviation, trial)
+            self.tally.shown[key] = self.tally.shown.get(key, 0) + 1
         if judgement.missed is not None:
-            self.tally.missed.setdefault(judgement.missed.name, where)
+            self.tally.missed.setdefault(_deviation_key(judgement.missed, trial), where)
         if judgement.verdict is Verdict.DISAGREE:
             self.problem(where, f"{judgement.why} (observed: {judgement.observed})")
 
@@ -247,6 +252,11 @@ class _RowBuilder:
             worst(self.verdicts),
             "; ".join(self.why),
         )
+
+
+def _deviation_key(deviation: Deviation, trial: Trial) -> str:
+    """A deviation shows, or vanishes, by instruction and by whether the page was in the TLB."""
+    return f"{deviation.name}: {trial.op.name}, {'warm' if trial.warm else 'cold'}"
 
 
 def _device(accesses: Sequence[Arrival], rings: Sequence[Transaction]) -> str:

@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -17,11 +18,11 @@ from pyvfio_user.bridge.schemes import SCHEMES, Decision, Range, Situation
 from pyvfio_user.bridge.schemes.outputs import Choice
 from pyvfio_user.devices.mailbox import Submission
 from pyvfio_user.devices.probe import Probe
-from pyvfio_user.guest import jobs
+from pyvfio_user.guest import deviations, jobs, judge
 from pyvfio_user.guest.jobs import ALL_PAIRS, Job, JobResult
 from pyvfio_user.guest.lanes.installation import Installation, Patch
 from pyvfio_user.guest.layout import installation
-from pyvfio_user.guest.matrix import plan_jobs
+from pyvfio_user.guest.matrix import assemble, plan_jobs
 from pyvfio_user.guest.plan import Fault
 from pyvfio_user.guest.plan import Range as InstalledRange
 from pyvfio_user.guest.results import Battery, Cell, Matrix, Row, Verdict
@@ -186,6 +187,20 @@ class TestWhatIsWrongIsFound:
         (problem,) = found.problems
         assert problem.startswith("status-quo (asking), wc-trapped, ")
         assert "str-x" in problem and "the device must get" in problem
+
+    @pytest.mark.asyncio
+    async def test_a_deviation_that_does_not_show_is_told_by_instruction_and_cold_or_warm(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        *rest, warm = deviations.ACCESSES
+        assert warm.name == "warm-normal-over-device"
+        broadened = replace(warm, applies=lambda trial: not trial.s1_device and trial.s2_device is True)
+        monkeypatch.setattr(judge, "ACCESSES", (*rest, broadened))
+        found = await self.run()
+        matrix = assemble([STATUS_QUO], [found], explicit=False, seconds=1.0)
+        where = "status-quo (asking), wc-trapped, s1=44 s2=1, FWB=0, -cpu max: str-x+1, EL1 cold"
+        assert matrix.vanished == (f"warm-normal-over-device: str-x+1, cold (first: {where})",)
+        assert matrix.problems == ()
 
 
 class ForgetfulProbe(Probe):
