@@ -218,14 +218,15 @@ async def test_a_device_of_ones_own_is_found_in_the_current_folder(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("group", [True, False], ids=["terminal", "only the command"])
-async def test_ctrl_c_ends_qemu_and_the_device(group: bool, folder: Path) -> None:
-    arguments = ["qemu", "el2", "--device", "upcase", "--", "-monitor", "none", "-S"]
+async def test_ctrl_c_ends_qemu_and_the_device(group: bool, folder: Path, tmp_path: Path) -> None:
+    monitor = f"unix:{tmp_path / 'qmp'},server=on,wait=off"
+    arguments = ["qemu", "el2", "--device", "upcase", "--", "-monitor", "none", "-S", "-qmp", monitor]
     async with program(*arguments, "-name", "x,process=pvu-ctrl-c", folder=folder) as process:
         command = shlex.split((await line_with(process, "$ ")).removeprefix("$ "))
         assert command[-2:] == ["-name", "x,process=pvu-ctrl-c"]
         (path,) = folder.glob("pyvfio-user-*/0.sock")
-        assert command[-6] == device_option(path)
-        await attached(path)
+        assert command[-8] == device_option(path)
+        await attached(tmp_path / "qmp")
         if group:
             os.killpg(process.pid, signal.SIGINT)
         else:
@@ -236,14 +237,18 @@ async def test_ctrl_c_ends_qemu_and_the_device(group: bool, folder: Path) -> Non
     assert list(folder.iterdir()) == []
 
 
-async def attached(path: Path) -> None:
-    """Wait until QEMU is the device's client: then a second client is refused."""
+async def attached(monitor: Path) -> None:
+    """Wait until QEMU has its device: its monitor greets only then. A client of ours would keep QEMU from it."""
     while True:
         try:
-            async with Client.connect(path):
-                pass
-        except ConnectionError:
-            return
+            reader, writer = await asyncio.open_unix_connection(monitor)
+        except (FileNotFoundError, ConnectionRefusedError):
+            await asyncio.sleep(0)
+            continue
+        assert b"QMP" in await asyncio.wait_for(reader.readline(), 30)
+        writer.close()
+        await writer.wait_closed()
+        return
 
 
 @pytest.mark.asyncio
