@@ -379,6 +379,7 @@ static bool worth_spinning(pvu_poller *poller)
 int pvu_poller_next(pvu_poller *poller, int64_t timeout)
 {
     uint64_t begun = 0, end = UINT64_MAX, time;
+    bool looked = false;
 
     if (!*poller->origin)
         return -ECHILD;
@@ -399,6 +400,8 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
             }
             if (timeout > 0)
                 wait = (int64_t)(end - time);
+        } else if (looked && !poller->first) {
+            return pvu_poller_submit(poller); /* one look: there can always be more, and Python has other work */
         }
         if (poller->first) {
             wait = 0;
@@ -411,6 +414,7 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
         }
         stop_spinning(poller);
         kind = look(poller, wait);
+        looked = true;
         if (kind < 0)
             return kind;
         if (!found(poller))
