@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ def create_device(name: str) -> Device:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
-        raise UnknownDevice(f"device must be in a module that can be imported, not {name}: {error}") from error
+    except Exception as error:  # whatever a user's module raises is told in a line
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        named = isinstance(error, SyntaxError | ModuleNotFoundError)  # these say by themselves where or what
+        why = f"{type(error).__name__}: {error}" + ("" if named else f" ({where.filename}, line {where.lineno})")
+        raise UnknownDevice(f"device must be in a module that can be imported, not {name}: {why}") from error
     from ..devices import Device
 
     kind = getattr(module, class_name, None)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..bridge.attributes import MEMORY_TYPES, MemoryType, combine
+from ..bridge.errors import DefinitionError
 from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
 from .battery import SHORT
 from .claims import CLAIMS
@@ -124,8 +125,11 @@ class Runner:
 
     def _decide(self, name: str) -> tuple[Decision, Decision]:
         host = Host(bits=64, fwb=bool(self.job.fwb), dic=True)
-        asking = settled(SCHEMES[name], Situation(LAYOUT, REQUEST, DRIVER, host))
-        nothing = settled(SCHEMES[name], Situation(LAYOUT, NOTHING, DRIVER, host))
+        try:
+            asking = settled(SCHEMES[name], Situation(LAYOUT, REQUEST, DRIVER, host))
+            nothing = settled(SCHEMES[name], Situation(LAYOUT, NOTHING, DRIVER, host))
+        except DefinitionError as error:
+            raise DefinitionError(f"{name}, FWB={self.job.fwb}: {error}") from error
         return asking, nothing
 
     async def _all_pairs(self) -> None:
@@ -254,9 +258,9 @@ class Runner:
         """
         if site.name.startswith(GAP):
             return Verdict.UNOBSERVABLE
-        if ran.experiments and ran.transactions:
+        if ran.experiments and ran.trace:
             return worst([ran.verdict, *([self.lane.batteries[full].verdict] if full else [])])
-        found = f"{ran.experiments} experiments and {ran.transactions} transactions"
+        found = f"{ran.experiments} experiments and {ran.trace} accesses seen"
         self.lane.problem(where, f"the battery must leave a trace, not {found}")
         return Verdict.DISAGREE
 

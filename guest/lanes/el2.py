@@ -33,6 +33,7 @@ from .trials import GUEST_MODES, HOST_MODES, SHORT_MODES, Trial, schedule
 
 _AT_GUEST = named("at-s1e1r", "at-s1e1w", "at-s12e1r", "at-s12e1w")
 _AT_HOST = named("at-s1e2r")
+_IN_THE_WINDOW = "in the window"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Ran:
     verdict: Verdict
     experiments: int
     transactions: int
+    trace: int
+    """What shows that the device had to do with it: accesses it recorded (marks are none), or slots of a mapped window
+    that changed; of a platform device, which keeps no record, the experiments."""
     par: MappingABC[str, int]
 
     def byte(self, name: str) -> str | None:
@@ -129,7 +133,7 @@ class El2Lane:
         translations = tuple(Trial(op, op.levels[0], False, place.arena_offset) for op in at)
         rows: dict[str, _RowBuilder] = {}
         par: dict[str, int] = {}
-        experiments = transactions = 0
+        experiments = transactions = trace = 0
         for trials in (translations + batches[0], *batches[1:]):
             ran = await self._run(place, MEMORY_TYPES.index(s1), trials)
             marked = [(trial, order.mark) for trial, order in zip(trials, ran.orders, strict=True)]
@@ -145,6 +149,7 @@ class El2Lane:
                     judge = self._judge_of(trial, self._mapping(s1, s2, name, trial.beyond))
                     judgement, device = self._judge(trial, order, result, place, judge, log, ran.submission)
                     self._memory.apply(log)
+                    trace += 1 if place.platform else len(log) if place.trapped else device == _IN_THE_WINDOW
                     builder = rows.setdefault(trial.row, _RowBuilder(trial))
                     builder.add(trial, judgement, device, judge.expected)
                     self._count(judgement, trial, f"{where}: {trial.row}, {trial.mode}")
@@ -155,7 +160,7 @@ class El2Lane:
         self.batteries[key] = msgspec.structs.replace(battery, key=key)
         self.tally.experiments += experiments
         self.tally.transactions += transactions
-        return Ran(key, battery.verdict, experiments, transactions, par)
+        return Ran(key, battery.verdict, experiments, transactions, trace, par)
 
     async def _run(self, place: Place, s1: int, trials: Sequence[Trial]) -> _Batch:
         orders = []
@@ -204,7 +209,7 @@ class El2Lane:
             found = judge.judge(order, result, before, far=far, rung=rung, late=late, arrivals=accesses)
             return found, _device(accesses, rings)
         after = final_bytes(self._memory, place, trial.offset, len(before), submission.window, log)
-        device = "in the window" if after != before else "no byte changed"
+        device = _IN_THE_WINDOW if after != before else "no byte changed"
         return judge.judge(order, result, before, far=far, rung=rung, after=after), device
 
     def _count(self, judgement: Judgement, trial: Trial, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import signal
 import stat
@@ -86,7 +87,8 @@ def test_every_command_has_help(command: str) -> None:
     [
         ("serve nothing --socket s", "device must be one of probe, upcase, bench, or MODULE:CLASS, not nothing"),
         ("serve no_such_module:X --socket s",
-         "device must be in a module that can be imported, not no_such_module:X: No module named 'no_such_module'"),
+         "device must be in a module that can be imported, not no_such_module:X: "
+         "ModuleNotFoundError: No module named 'no_such_module'"),
         ("serve json:JSONDecoder --socket s", "device must be a class derived from Device, not json:JSONDecoder"),
         ("serve json:Nothing --socket s", "device must be a class derived from Device, not json:Nothing"),
         ("serve upcase --socket /no/such/folder/s", "cannot serve on /no/such/folder/s: No such file or directory"),
@@ -214,6 +216,25 @@ async def test_a_device_of_ones_own_is_found_in_the_current_folder(
         await line_with(process, "serving mine:Mine on s;")
         async with Client.connect(folder / "s") as client:
             assert await client.config.read(0, 4) == 0x11CA1234
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("1/0", r"ZeroDivisionError: division by zero \(\S+/broken.py, line 1\)"),
+        ("def x(:", r"SyntaxError: invalid syntax \(broken.py, line 1\)"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_in_a_line(
+    source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = CliRunner().invoke(main, ["serve", "broken:X", "--socket", "s"])
+    assert result.exit_code == 1
+    wanted = rf"Error: device must be in a module that can be imported, not broken:X: {why}\n"
+    assert re.fullmatch(wanted, result.output)
 
 
 @pytest.mark.asyncio
