@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .registers import Registers
 
 
-class Element:
+class Element(ABC):
     """What a `Registers` block is made of: a register or a set of doorbells, at an offset in the block."""
 
     def __init__(self, offset: int, *, width: int, alignment: int | None = None) -> None:
@@ -48,10 +49,10 @@ class Element:
         """Where the element lies in its block."""
         yield Area(str(self), self.offset, self.width)
 
+    @abstractmethod
     def install(self, region: Region, base: int, handlers: Handlers) -> None:
         """Add the element to `region`, its block starting at `base`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lines(self, block: Registers) -> Iterator[tuple[int, str, str]]:
         """(offset, name, decoded value) for each line the element takes in a printed block."""
-        raise NotImplementedError

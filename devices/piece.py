@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -32,7 +33,7 @@ class Area:
         return Area(self.name, self.offset + distance, self.length, self.mapped, self.read_side_effects)
 
 
-class Piece:
+class Piece(ABC):
     """Something that takes `size` bytes of a BAR.
 
     The one in a device class is a declaration; a device object has its own, `attach`ed, whose `memory` is the bytes
@@ -45,13 +46,13 @@ class Piece:
         self.size = size
         self.alignment = alignment
 
+    @abstractmethod
     def areas(self) -> Iterator[Area]:
         """The parts of the piece that hold something, offsets from its start."""
-        raise NotImplementedError
 
+    @abstractmethod
     def install(self, region: Region, base: int, handlers: Handlers) -> None:
         """Add the piece's contents to `region` at offset `base`."""
-        raise NotImplementedError
 
     def attach(self, region: Region, base: int, handlers: Handlers) -> Self:
         """A device's own copy of the declaration, living in `region` at offset `base`."""

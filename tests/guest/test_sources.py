@@ -73,7 +73,7 @@ def test_a_key_written_into_the_stanza_is_kept_as_one_value() -> None:
         (Source("mirror+file:///etc/apt/mirrors/debian.list", ("bookworm",), ("main",)), True),
         (Source("http://security.example/archive-security", ("bookworm-security",), ("main",), KEYRING), False),
         (Source("http://security.example/archive-security", ("buster/updates",), ("main",)), False),
-        (Source("https://docker.example/linux/debian", ("bookworm",), ("stable",)), False),
+        (Source("https://third-party.example/linux", ("bookworm",), ("stable",)), False),
         (Source("https://node.example/node_20.x", ("nodistro",), ("main",), "/usr/share/keyrings/node.gpg"), False),
         (Source("https://browser.example/deb", ("stable",), ("main",), "/usr/share/keyrings/browser.gpg"), False),
         (Source("http://archive.example/ubuntu", ("noble",), ("main", "universe")), False),
