@@ -1,4 +1,4 @@
-"""Answers control messages: all that is neither a region access nor a reply.
+"""Answers control messages: all that is neither a region access, nor about what the device is, nor a reply.
 
 QEMU docs/interop/vfio-user.rst; where QEMU's client wants more than that, it says so.
 """
@@ -15,7 +15,7 @@ from . import wire
 from .endpoint import Endpoint
 from .errors import WireError
 from .log import logger
-from .wire import Command, IrqIndex, RegionFlag, RegionIndex
+from .wire import Command
 
 _LIMITS = {
     "max_msg_fds": wire.MAX_FDS,
@@ -35,10 +35,9 @@ def version_json(*, write_multiple: bool) -> bytes:
 
 
 class Reply(NamedTuple):
-    """What a message is answered with: a body and perhaps a descriptor, or an errno."""
+    """What a message is answered with: a body, or an errno."""
 
     body: bytes = b""
-    fd: int | None = None
     error: int = 0
 
 
@@ -56,9 +55,6 @@ class Control:
             Command.VERSION: self._version,
             Command.DMA_MAP: self._dma_map,
             Command.DMA_UNMAP: self._dma_unmap,
-            Command.DEVICE_GET_INFO: self._device_info,
-            Command.DEVICE_GET_REGION_INFO: self._region_info,
-            Command.DEVICE_GET_IRQ_INFO: self._irq_info,
             Command.DEVICE_SET_IRQS: self._set_irqs,
             Command.DEVICE_RESET: self._reset,
         }
@@ -101,40 +97,6 @@ class Control:
         self.negotiated = True
         text = version_json(write_multiple=capabilities.get("write_multiple") is True)
         return Reply(wire.VERSION.pack(wire.VERSION_MAJOR, wire.VERSION_MINOR) + text)
-
-    def _device_info(self, body: bytes, fds: list[int]) -> Reply:
-        _check_argsz(wire.DEVICE_INFO.unpack_from(body).argsz, wire.DEVICE_INFO.size)
-        flags = wire.DeviceFlag.PCI | wire.DeviceFlag.RESET
-        return Reply(wire.DEVICE_INFO.pack(wire.DEVICE_INFO.size, flags, wire.NUM_REGIONS, wire.NUM_IRQS))
-
-    def _region_info(self, body: bytes, fds: list[int]) -> Reply:
-        """The areas that can be mapped, and their file, come only when `argsz` has room: QEMU asks again."""
-        info = wire.REGION_INFO.unpack_from(body)
-        _check_argsz(info.argsz, wire.REGION_INFO.size)
-        if info.region >= wire.NUM_REGIONS:
-            raise WireError(f"region must be 0 to {wire.NUM_REGIONS - 1}, not {info.region}")
-        region = self._endpoint.regions.get(info.region)
-        if region is None:
-            return Reply(wire.REGION_INFO.pack(wire.REGION_INFO.size, 0, info.region, 0, 0, 0))
-        flags = RegionFlag.READ if info.region == RegionIndex.ROM else RegionFlag.READ | RegionFlag.WRITE
-        needed, offset, areas, fd = wire.REGION_INFO.size, 0, b"", None
-        if region.mapped:
-            flags |= RegionFlag.MMAP
-            needed += wire.SPARSE_MMAP.size + len(region.mapped) * wire.SPARSE_AREA.size
-            if info.argsz >= needed:
-                flags |= RegionFlag.CAPS
-                offset, fd = wire.REGION_INFO.size, region.fd
-                areas = wire.SPARSE_MMAP.pack(wire.CAP_SPARSE_MMAP, 1, 0, len(region.mapped), 0)
-                areas += b"".join(wire.SPARSE_AREA.pack(*area) for area in region.mapped)
-        return Reply(wire.REGION_INFO.pack(needed, flags, info.region, offset, region.size, 0) + areas, fd)
-
-    def _irq_info(self, body: bytes, fds: list[int]) -> Reply:
-        info = wire.IRQ_INFO.unpack_from(body)
-        _check_argsz(info.argsz, wire.IRQ_INFO.size)
-        if info.kind >= wire.NUM_IRQS:
-            raise WireError(f"interrupt kind must be 0 to {wire.NUM_IRQS - 1}, not {info.kind}")
-        interrupts, index = self._endpoint.interrupts, IrqIndex(info.kind)
-        return Reply(wire.IRQ_INFO.pack(wire.IRQ_INFO.size, interrupts.flags(index), index, interrupts.counts[index]))
 
     def _set_irqs(self, body: bytes, fds: list[int]) -> Reply:
         request = wire.SET_IRQS.unpack_from(body)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
+from .descriptions import describe
 from .dma import GuestMemory
 from .errors import DefinitionError
 from .hotpath._native import ffi, lib
@@ -48,8 +50,9 @@ class Endpoint:
         if self.on_reset is not None:
             self.on_reset()
 
+    @cached_property
     def native(self) -> Any:
-        """The device for the hot path: build it for a session; no span can be added to its regions afterwards."""
+        """The device for the hot path: once it was asked for, no span can be added to the regions."""
         regions = {index: region.native for index, region in self.regions.items()}
         native = lib.pvu_device_new(self.recorder.native)
         if not native:
@@ -57,6 +60,11 @@ class Endpoint:
         native = ffi.gc(native, lib.pvu_device_free)
         for index, region in regions.items():
             status = lib.pvu_device_set_region(native, index, region)
+            if status < 0:
+                raise OSError(-status, os.strerror(-status))
+        for command, index, brief, full, fd in describe(self.regions, self.interrupts):
+            beside = -1 if fd is None else fd
+            status = lib.pvu_device_describe(native, command, index, brief, len(brief), full, len(full), beside)
             if status < 0:
                 raise OSError(-status, os.strerror(-status))
         return native

@@ -33,7 +33,7 @@ class Session:
         self._next_id = 0
         self._ring = 0, 0, 0
         self._command = 0
-        self._device = endpoint.native()
+        self._device = endpoint.native
         self._native: Any = poller.open(self, self._device, connection.detach())
 
     def peer_left(self) -> bool:
@@ -200,15 +200,15 @@ class Session:
         size = wire.HEADER.size + len(reply.body)
         answer = wire.HEADER.pack(header.message_id, header.command, size, flags, reply.error) + reply.body
         try:
-            self._send(answer, reply.fd)
+            self._send(answer)
         except OSError as error:
             logger.warning("disconnecting a client that cannot be answered: %s", error.strerror)
             self.close()
 
-    def _send(self, message: bytes, fd: int | None = None) -> None:
+    def _send(self, message: bytes) -> None:
         if self._native is None:
             return
-        status = lib.pvu_session_send(self._native, message, len(message), -1 if fd is None else fd)
+        status = lib.pvu_session_send(self._native, message, len(message))
         if status < 0:
             self._poller.kick()
             raise OSError(-status, os.strerror(-status))

@@ -105,21 +105,13 @@ static bool valid(const pvu_device *device, const wire_access *access, uint32_t 
     return region && access->offset < region->size && access->count <= region->size - access->offset;
 }
 
-/* Ends a message: `size` bytes of reply were reserved, or less; an error is answered with the header alone. */
+/* Ends a message, of whose reply `size` bytes are made. */
 static int finish(pvu_session *session, const wire_header *header, size_t size)
 {
     int status = session->access.status;
-    uint8_t *reply = session->tx + session->tx_tail;
-    wire_header answer = { .id = header->id, .command = header->command, .size = (uint32_t)size, .flags = F_REPLY };
 
     session->access = (access_state){ 0 };
-    if (status) {
-        answer.size = sizeof(answer);
-        answer.flags |= F_ERROR;
-        answer.error = (uint32_t)status;
-    }
-    memcpy(reply, &answer, sizeof(answer));
-    session_commit(session, header->flags & F_NO_REPLY ? 0 : answer.size);
+    session_reply(session, header, size, status);
     return ACCESS_DONE;
 }
 

@@ -112,6 +112,14 @@ typedef struct {
 pvu_device *pvu_device_new(pvu_recorder *recorder);
 void pvu_device_free(pvu_device *device);
 int pvu_device_set_region(pvu_device *device, uint32_t index, pvu_region *region);
+/*
+ * How `command`, DEVICE_GET_INFO, DEVICE_GET_REGION_INFO or DEVICE_GET_IRQ_INFO, is answered about `index`, 0 for the
+ * device: with the `size` bytes at `full`, and `fd` beside them unless -1, when that is not more than the request's
+ * argsz; otherwise with the `least` bytes at `brief`, which argsz, and the body of the request, must not fall short of.
+ * What is not described is answered with EINVAL. `fd` must outlive the device.
+ */
+int pvu_device_describe(pvu_device *device, uint32_t command, uint32_t index, const uint8_t *brief, uint32_t least,
+                        const uint8_t *full, uint32_t size, int fd);
 
 /* Waiting: one poller serves all sessions of an event loop, and watches that loop's other descriptors. */
 
@@ -167,12 +175,12 @@ int pvu_poller_submit(pvu_poller *poller);
 pvu_session *pvu_session_new(pvu_poller *poller, pvu_device *device, int fd, uint32_t token);
 /* Sends what it can at once, then closes. */
 void pvu_session_free(pvu_session *session);
-/* From now on region accesses are served; before, every message is Python's. */
+/* From now on accesses and requests for descriptions are served; before, every message is Python's. */
 void pvu_session_negotiated(pvu_session *session);
 /* Has the peer hung up, be there still messages of it or not? */
 int pvu_session_peer_left(const pvu_session *session);
-/* Sends a message, whole, `fd` beside it unless -1 (and still the caller's); -ENOBUFS when the client does not read. */
-int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size, int fd);
+/* Sends a message, whole; -ENOBUFS when the client does not read. */
+int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size);
 /* Python is done with the event, and the session goes on: `status` is 0 or the errno to answer an access with. */
 void pvu_session_finish(pvu_session *session, int status);
 /* The same for PVU_READ: the register holds `value` now. */

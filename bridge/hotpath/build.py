@@ -13,6 +13,7 @@ SOURCES = [
     "guard.c",
     "dma.c",
     "access.c",
+    "describe.c",
     "session.c",
     "send.c",
     "poller.c",

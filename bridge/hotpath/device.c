@@ -15,6 +15,7 @@ pvu_device *pvu_device_new(pvu_recorder *recorder)
 
 void pvu_device_free(pvu_device *device)
 {
+    describe_free(device);
     free(device);
 }
 

@@ -13,6 +13,7 @@
 
 enum {
     PVU_REGIONS = 9,
+    PVU_IRQS = 5,
     PVU_MAX_FDS = 16,               /* in one message: what VERSION offers */
     PVU_MAX_TRANSFER = 1 << 20,     /* data bytes in one message: what VERSION offers */
     PVU_MAX_RINGS = 1024,           /* doorbells handed over at once */
@@ -21,6 +22,9 @@ enum {
 /* Messages. */
 
 enum {
+    CMD_DEVICE_GET_INFO = 4,
+    CMD_DEVICE_GET_REGION_INFO = 5,
+    CMD_DEVICE_GET_IRQ_INFO = 7,
     CMD_REGION_READ = 9,
     CMD_REGION_WRITE = 10,
     CMD_REGION_WRITE_MULTI = 15,
@@ -35,6 +39,12 @@ typedef struct {
     uint32_t flags;
     uint32_t error;
 } wire_header;
+
+typedef struct {
+    uint32_t argsz; /* the client's room for the body of the reply */
+    uint32_t flags;
+    uint32_t index; /* of a region or a kind of interrupts; the device itself has none */
+} wire_info; /* how a request for a description begins */
 
 typedef struct {
     uint64_t offset;
@@ -92,9 +102,17 @@ void region_count(pvu_region *region, bool write);
 uint64_t region_value(const pvu_region *region, const region_span *span);
 void region_store(pvu_region *region, const region_span *span, uint64_t value);
 
+typedef struct {
+    uint8_t *bytes; /* `least` bytes for a client that has no room for more, then all `size` bytes; NULL for none */
+    uint32_t least;
+    uint32_t size;
+    int fd; /* goes with all of it, or -1; the region's */
+} description;
+
 struct pvu_device {
     pvu_region *regions[PVU_REGIONS];
     pvu_recorder *recorder;
+    description info, region_info[PVU_REGIONS], irq_info[PVU_IRQS];
     pvu_ring rings[PVU_MAX_RINGS];
     uint32_t ring_count;
 };
@@ -158,7 +176,7 @@ struct pvu_session {
     size_t tx_head, tx_tail;
     size_t tx_rest;     /* bytes left of a message that is partly sent */
     size_t tx_reserved; /* bytes behind the tail: the reply that is being made */
-    int tx_fd;          /* goes with the byte at tx_fd_at, or -1 */
+    int tx_fd;          /* of the device; goes with the byte at tx_fd_at, or -1 */
     size_t tx_fd_at;
     size_t tx_queued;   /* bytes from the head that are the kernel's to send: they stay where they are */
     int tx_result;      /* what came of it */
@@ -185,8 +203,18 @@ void session_send(pvu_session *session);
 void session_sent(pvu_session *session, size_t size, ssize_t sent);
 /* Room for a reply of `size` bytes behind the tail, or NULL. */
 uint8_t *session_reserve(pvu_session *session, size_t size);
-/* Sends the first `size` bytes of what was reserved; none for 0. */
-void session_commit(pvu_session *session, size_t size);
+/*
+ * Ends the reply that was reserved for `request`: it is `size` bytes, a header included that is made here; after an
+ * error, nothing but the header. It is sent unless none is wanted.
+ */
+void session_reply(pvu_session *session, const wire_header *request, size_t size, int error);
+
+/* describe.c: answers the DEVICE_GET_ messages. */
+
+bool describe_answers(uint32_t command);
+/* ACCESS_DONE or ACCESS_BLOCKED. */
+int describe_message(pvu_session *session, const wire_header *header, const uint8_t *body);
+void describe_free(pvu_device *device);
 
 /* access.c: answers REGION_READ, REGION_WRITE and REGION_WRITE_MULTI. */
 

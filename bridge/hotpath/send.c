@@ -2,10 +2,8 @@
 #include "hotpath.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 /* Moves what waits, and what is reserved, to the front. */
 static void compact_tx(pvu_session *session)
@@ -35,10 +33,20 @@ uint8_t *session_reserve(pvu_session *session, size_t size)
     return session->tx + session->tx_tail;
 }
 
-void session_commit(pvu_session *session, size_t size)
+void session_reply(pvu_session *session, const wire_header *request, size_t size, int error)
 {
-    session->tx_tail += size;
+    wire_header reply = { .id = request->id, .command = request->command, .size = (uint32_t)size, .flags = F_REPLY };
+
     session->tx_reserved = 0;
+    if (request->flags & F_NO_REPLY)
+        return;
+    if (error) {
+        reply.size = sizeof(reply);
+        reply.flags |= F_ERROR;
+        reply.error = (uint32_t)error;
+    }
+    memcpy(session->tx + session->tx_tail, &reply, sizeof(reply));
+    session->tx_tail += reply.size;
 }
 
 /*
@@ -108,10 +116,8 @@ bool session_flush(pvu_session *session)
         ssize_t sent = beside ? send_beside(session->fd, data, size, session->tx_fd)
                               : send(session->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-        if (beside && sent >= 0) {
-            close(session->tx_fd);
+        if (beside && sent >= 0)
             session->tx_fd = -1;
-        }
         session_sent(session, size, sent < 0 ? -errno : sent);
         if (sent < 0)
             break;
@@ -120,22 +126,14 @@ bool session_flush(pvu_session *session)
     return !session->over;
 }
 
-int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size, int fd)
+int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size)
 {
     if (session->over)
         return -EPIPE;
     if (session->tx_tail + session->tx_reserved + size > TX_SIZE)
         compact_tx(session);
-    if (fd >= 0)
-        poller_settle(session->poller, session);
-    if (session->tx_tail + session->tx_reserved + size > TX_SIZE || (fd >= 0 && session->tx_fd >= 0))
+    if (session->tx_tail + session->tx_reserved + size > TX_SIZE)
         return -ENOBUFS;
-    if (fd >= 0) {
-        session->tx_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        if (session->tx_fd < 0)
-            return -errno;
-        session->tx_fd_at = session->tx_tail;
-    }
     memmove(session->tx + session->tx_tail + size, session->tx + session->tx_tail, session->tx_reserved);
     memcpy(session->tx + session->tx_tail, message, size);
     session->tx_tail += size;

@@ -122,8 +122,8 @@ static int hand_over(pvu_session *session, const wire_header *header, pvu_event 
 {
     if (session->device->ring_count)
         return access_doorbells(session, event);
-    /* The one slot for a descriptor must be free for the reply, and there must be room for it. */
-    if (session->tx_fd >= 0 || session->tx_tail - session->tx_head > TX_SIZE - TX_FOR_PYTHON)
+    /* There must be room for the reply. */
+    if (session->tx_tail - session->tx_head > TX_SIZE - TX_FOR_PYTHON)
         return ACCESS_BLOCKED;
     event->token = session->token;
     event->data = (uint64_t)(uintptr_t)(session->rx + session->rx_head);
@@ -140,11 +140,13 @@ static int serve_message(pvu_session *session, const wire_header *header, pvu_ev
     uint32_t type = header->flags & F_TYPE_MASK;
     bool access = header->command == CMD_REGION_READ || header->command == CMD_REGION_WRITE ||
                   header->command == CMD_REGION_WRITE_MULTI;
+    bool describes = describe_answers(header->command);
+    uint8_t *body = session->rx + session->rx_head + sizeof(*header);
     int result;
 
-    if (!access || type != F_COMMAND || !session->negotiated)
+    if (!(access || describes) || type != F_COMMAND || !session->negotiated)
         return hand_over(session, header, event);
-    result = access_message(session, header, session->rx + session->rx_head + sizeof(*header), event);
+    result = access ? access_message(session, header, body, event) : describe_message(session, header, body);
     if (result == ACCESS_DONE) {
         if (session->rx_fd_count)
             claim_fds(session, last, NULL, 0);
@@ -209,6 +211,7 @@ pvu_session *pvu_session_new(pvu_poller *poller, pvu_device *device, int fd, uin
     }
     session->poller = poller;
     session->device = device;
+    device->ring_count = 0;
     session->fd = fd;
     session->token = token;
     session->rx = buffers;
@@ -232,8 +235,6 @@ void pvu_session_free(pvu_session *session)
         return;
     }
     claim_fds(session, RX_SIZE, NULL, 0);
-    if (session->tx_fd >= 0)
-        close(session->tx_fd);
     close(session->fd);
     munmap(session->rx, RX_SIZE + TX_SIZE);
     free(session);

@@ -257,6 +257,49 @@ static int expect_multi(model *model, device *device, const uint8_t *body, uint6
     return failed;
 }
 
+/* Region 2 has more to say, and a file, for who has room for it; of region 8 and interrupts 4 nothing is said. */
+static uint32_t describe(uint32_t command, uint32_t index, bool all, uint8_t *bytes)
+{
+    uint32_t least = command == GET_REGION_INFO ? 32 : 16;
+    uint32_t size = least + (all && command == GET_REGION_INFO && index == 2 ? 64 : 0);
+
+    if ((command == GET_REGION_INFO && index >= REGIONS - 1) || (command == GET_IRQ_INFO && index >= IRQS - 1))
+        return 0;
+    memset(bytes, (int)(command * 16 + index + (size > least)), size);
+    return size;
+}
+
+void device_describe(pvu_device *native)
+{
+    static const uint32_t counts[] = { [GET_INFO] = 1, [GET_REGION_INFO] = REGIONS, [GET_IRQ_INFO] = IRQS };
+    uint8_t brief[96], full[96];
+
+    for (uint32_t command = GET_INFO; command <= GET_IRQ_INFO; command++)
+        for (uint32_t index = 0; index < counts[command]; index++) {
+            uint32_t least = describe(command, index, false, brief), size = describe(command, index, true, full);
+
+            if (least)
+                CHECK(pvu_device_describe(native, command, index, brief, least, full, size,
+                                          size > least ? 0 : -1) == 0);
+        }
+}
+
+static uint32_t expect_description(uint32_t command, const uint8_t *body, uint64_t length, uint8_t *reply)
+{
+    uint32_t request[3] = { 0 }, least = command == GET_REGION_INFO ? 32 : 16, size;
+    uint8_t all[96];
+
+    if (length < least)
+        return 0;
+    memcpy(request, body, sizeof(request));
+    if (request[0] < least)
+        return 0;
+    if (command == GET_INFO)
+        request[2] = 0;
+    size = describe(command, request[2], true, all);
+    return describe(command, request[2], request[0] >= size, reply);
+}
+
 size_t answer_message(const uint8_t *message, uint8_t *answer)
 {
     wire header;
@@ -278,7 +321,7 @@ void expect_message(model *model, device *device, bool negotiated, const uint8_t
     wire header, answer;
     wire_place place = { 0 };
     uint64_t count = 0, length;
-    bool multi, write;
+    bool multi, write, describes;
     int status = EINVAL;
 
     if (model->reply_tail + MAX_MESSAGE > sizeof(model->replies))
@@ -289,7 +332,9 @@ void expect_message(model *model, device *device, bool negotiated, const uint8_t
     length = header.size - HEADER;
     multi = header.command == REGION_WRITE_MULTI;
     write = header.command == REGION_WRITE;
-    if (!negotiated || (header.flags & TYPE) == REPLY || !(multi || write || header.command == REGION_READ)) {
+    describes = header.command == GET_INFO || header.command == GET_REGION_INFO || header.command == GET_IRQ_INFO;
+    if (!negotiated || (header.flags & TYPE) == REPLY ||
+        !(multi || write || describes || header.command == REGION_READ)) {
         expect_event(model, (happening){ .kind = PVU_MESSAGE, .size = header.size });
         model->reply_tail += answer_message(message, reply);
         return;
@@ -302,6 +347,9 @@ void expect_message(model *model, device *device, bool negotiated, const uint8_t
             status = expect_multi(model, device, body, length);
         answer.size = HEADER + 8;
         memcpy(reply + HEADER, &count, sizeof(count));
+    } else if (describes) {
+        answer.size = HEADER + expect_description(header.command, body, length, reply + HEADER);
+        status = answer.size > HEADER ? 0 : EINVAL;
     } else {
         if (length >= sizeof(place))
             memcpy(&place, body, sizeof(place));

@@ -35,7 +35,7 @@ uint64_t take(input *from, unsigned bytes);
 /* Messages, as on the wire. */
 
 enum { HEADER = 16, ACCESS = 32, MULTI = 24, MAX_DATA = 1 << 20, MAX_MESSAGE = ACCESS + MAX_DATA };
-enum { VERSION = 1, REGION_READ = 9, REGION_WRITE = 10, DMA_READ = 11, DMA_WRITE = 12, REGION_WRITE_MULTI = 15 };
+enum { VERSION = 1, GET_INFO = 4, GET_REGION_INFO = 5, GET_IRQ_INFO = 7, REGION_READ = 9, REGION_WRITE = 10, DMA_READ = 11, DMA_WRITE = 12, REGION_WRITE_MULTI = 15 };
 enum { REPLY = 1, TYPE = 0xf, NO_REPLY = 0x10, ERROR = 0x20 };
 
 typedef struct {
@@ -50,7 +50,7 @@ typedef struct {
 
 /* device.c: a device with a span of every kind, and the model of it. */
 
-enum { REGIONS = 9, HOOK_REFUSED = 7, HOOK_SIGNAL = 10, VECTORS = 3 };
+enum { REGIONS = 9, IRQS = 5, HOOK_REFUSED = 7, HOOK_SIGNAL = 10, VECTORS = 3 };
 
 typedef struct {
     pvu_region *regions[REGIONS];
@@ -77,6 +77,8 @@ typedef struct {
 
 device *device_new(void);
 void device_reset(device *device);
+/* Has the hot path's device describe itself. */
+void device_describe(pvu_device *native);
 /* Takes the signals that there were. */
 uint64_t device_signals(device *device);
 /* What Python's handlers do: the errno for an access of a hook, and the value that a read hook gives. */
@@ -130,7 +132,7 @@ unsigned pump(unsigned events);
 /* Python answers at last. */
 void settle(connection *connection);
 /* A request of ours, of `size` data bytes for a DMA_WRITE. */
-void ask(connection *connection, bool write, size_t size, bool with_fd);
+void ask(connection *connection, bool write, size_t size);
 /* The client reads up to `limit` bytes; how many there were. */
 size_t drain(connection *connection, size_t limit);
 void quiesce(void);

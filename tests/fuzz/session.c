@@ -90,6 +90,23 @@ static size_t make_multi(input *from, uint32_t flags)
     return ((wire *)message)->size;
 }
 
+/* Mostly of what there is, with room that is close to what is needed. */
+static size_t make_describe(input *from, uint32_t flags)
+{
+    static const uint16_t commands[] = { GET_INFO, GET_REGION_INFO, GET_IRQ_INFO };
+    uint64_t what = take(from, 1), room = take(from, 1);
+    size_t length = take(from, 1) % 48;
+    uint32_t body[12] = { (uint32_t)room, 0, (uint32_t)(what >> 4) };
+
+    if (room == 0xff)
+        body[0] = (uint32_t)take(from, 4);
+    if (what >> 4 == 0xf)
+        body[2] = (uint32_t)take(from, 4);
+    memcpy(message + HEADER, body, length);
+    put_header(commands[what % 3], HEADER + length, flags);
+    return HEADER + length;
+}
+
 /* Any command, with any body of the length that the header says. */
 static size_t make_any(input *from)
 {
@@ -116,6 +133,8 @@ static size_t make_message(input *from)
         return make_any(from);
     case 2:
         return make_multi(from, flags);
+    case 3:
+        return make_describe(from, flags);
     default:
         return make_access(from, kind & 1, flags);
     }
@@ -201,7 +220,7 @@ static void act(input *from)
         drain(client, take(from, 3));
         break;
     case 3:
-        ask(client, what & 0x20, take(from, 2), what & 0x40);
+        ask(client, what & 0x20, take(from, 2));
         break;
     case 4:
         client->late = what & 0x20;

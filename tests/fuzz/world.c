@@ -61,6 +61,7 @@ void connect_client(connection *connection, bool negotiated)
     for (uint32_t n = 0; n < REGIONS; n++)
         if (connection->device->regions[n])
             CHECK(pvu_device_set_region(connection->native, n, connection->device->regions[n]) == 0);
+    device_describe(connection->native);
     connection->session = pvu_session_new(poller, connection->native, ends[0], (uint32_t)(connection - connections));
     CHECK(connection->session);
     connection->client = ends[1];
@@ -125,7 +126,7 @@ static void answer(connection *connection)
     free(connection->message);
     connection->message = NULL;
     if (size) {
-        int status = pvu_session_send(connection->session, reply, size, -1);
+        int status = pvu_session_send(connection->session, reply, size);
 
         /* There is room for an answer, unless we ask a lot before it. */
         CHECK(status == 0 || status == -EPIPE || (status == -ENOBUFS && connection->asked));
@@ -223,7 +224,7 @@ unsigned pump(unsigned events)
     return handled;
 }
 
-void ask(connection *connection, bool write, size_t size, bool with_fd)
+void ask(connection *connection, bool write, size_t size)
 {
     static uint8_t message[HEADER + 16 + (64 << 10)];
     wire header = { .id = connection->asked, .command = write ? DMA_WRITE : DMA_READ, .flags = 0 };
@@ -234,7 +235,7 @@ void ask(connection *connection, bool write, size_t size, bool with_fd)
     header.size = (uint32_t)(HEADER + 16 + (write ? size : 0));
     memcpy(message, &header, sizeof(header));
     memset(message + HEADER, 0xd1, header.size - HEADER);
-    status = pvu_session_send(connection->session, message, header.size, with_fd ? 0 : -1);
+    status = pvu_session_send(connection->session, message, header.size);
     CHECK(status == 0 || status == -ENOBUFS || (status == -EPIPE && (connection->left || !connection->model.exact)));
     if (status == 0)
         connection->asked++;
