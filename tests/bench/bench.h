@@ -29,6 +29,7 @@ enum {
     BATCH = 32,     /* messages in flight, or sent by one call */
     CHUNK = 4096,   /* posted writes before one that is answered */
     MAX_DMA = 1 << 20,
+    SEGMENTS = 16,  /* pieces that a device copies together, each to or from a place of its own */
     PATTERN = 0x5ca1ab1e, /* what reads find */
 };
 
@@ -38,6 +39,7 @@ typedef struct {
     uint32_t reply;   /* bytes of each reply, made of the request's first, and of PATTERN behind SHORT of them */
     uint32_t every;   /* how many messages have one reply */
     uint32_t flags;
+    uint32_t length;  /* of a copy */
 } plan;
 
 enum {
@@ -45,6 +47,7 @@ enum {
     PLAN_BULK = 2,   /* receive as much as there is, and answer all of it at once */
     PLAN_EVENT = 4,  /* signal the eventfd that came, before each reply */
     PLAN_WINDOW = 8, /* copy what appears at 0 of the memory that came to 0x80, until the socket is closed */
+    PLAN_COPY = 16,  /* requests are writes of the bench device's command 3 or 4: copy to or from the memory that came */
 };
 
 enum { WINDOW = 16 << 20, ECHO_AT = 0x80 };

@@ -52,6 +52,14 @@ static void open_limit(client *client, const operation *operation)
         client->window = mmap(NULL, WINDOW, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
         send_all(client->socket, &plan, sizeof(plan), memory);
         receive_all(client->socket, &ready, 1, false);
+    } else if (plan.flags & PLAN_COPY) {
+        int memory = memfd_create("guest", MFD_CLOEXEC);
+
+        if (memory < 0 || ftruncate(memory, MAX_DMA) < 0)
+            die("no memory for the guest: %s", strerror(errno));
+        plan.length = client->length;
+        send_all(client->socket, &plan, sizeof(plan), memory);
+        close(memory);
     } else if (plan.flags & PLAN_EVENT) {
         client->eventfd = eventfd(0, EFD_CLOEXEC | (client->poll ? EFD_NONBLOCK : 0));
         send_all(client->socket, &plan, sizeof(plan), client->eventfd);

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { AT_ONCE = 32 << 20, SEGMENTS = 16, MESSAGES = 64, SPARE = MAX_DMA / 2 };
+enum { AT_ONCE = 32 << 20, MESSAGES = 64, SPARE = MAX_DMA / 2 };
 
 typedef struct {
     header header;
@@ -100,17 +100,11 @@ static uint64_t run_mapped(client *client, uint32_t command)
 {
     uint32_t times = AT_ONCE / client->length;
 
-    if (client->limit) {
-        for (uint32_t i = 0; i < times; i++) { /* as a device that hands on SEGMENTS pieces together */
-            uint8_t *piece = client->buffer + i % SEGMENTS * client->length;
-
-            memcpy(command == 3 ? piece : client->ram, command == 3 ? client->ram : piece, client->length);
-            __asm__ volatile("" ::: "memory");
-        }
-    } else {
-        access_write(client, REG_COMMAND, command | times << 8);
+    access_write(client, REG_COMMAND, command | times << 8);
+    if (client->limit)
+        access_write(client, REG_STATUS, 0); /* a device's status is asked for */
+    else
         wait_done(client);
-    }
     return times;
 }
 
@@ -178,8 +172,8 @@ static uint64_t run_message_write(client *client)
 }
 
 const operation dma_operations[] = {
-    { "dma-mapped-read", { 0 }, prepare_mapped, run_mapped_read, finish_mapped },
-    { "dma-mapped-write", { 0 }, prepare_mapped, run_mapped_write, finish_mapped },
+    { "dma-mapped-read", { LONG, SHORT, 1, PLAN_COPY, 0 }, prepare_mapped, run_mapped_read, finish_mapped },
+    { "dma-mapped-write", { LONG, SHORT, 1, PLAN_COPY, 0 }, prepare_mapped, run_mapped_write, finish_mapped },
     { "dma-message-read", { .request = SHORT + 1, .reply = SHORT, .every = 1 }, prepare_messages, run_message_read,
       finish_messages },
     { "dma-message-write", { .request = SHORT, .reply = SHORT + 1, .every = 1 }, prepare_messages, run_message_write,

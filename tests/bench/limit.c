@@ -14,7 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { ROOM = 2 << 20 };
+enum { ROOM = 2 << 20, MAX_COPY = 64 << 10 };
 
 static uint8_t in[ROOM], out[ROOM];
 
@@ -30,9 +30,33 @@ static void make_reply(uint8_t *reply, const uint8_t *request, const plan *plan)
         memcpy(reply + SHORT, &pattern, sizeof(pattern));
 }
 
-/* Receives, counts, answers, until the client leaves. */
-static void exchange(int socket, const plan *plan, int eventfd)
+/* What a device does for a DMA command, between the shared memory and its own. */
+static void copy(uint8_t *shared, uint32_t length, uint32_t command)
 {
+    static uint8_t own[SEGMENTS * MAX_COPY];
+
+    for (uint32_t i = 0; i < command >> 8; i++) {
+        uint8_t *piece = own + i % SEGMENTS * length;
+        bool reading = (command & 0xff) == 3;
+
+        memcpy(reading ? piece : shared, reading ? shared : piece, length);
+        __asm__ volatile("" ::: "memory");
+    }
+}
+
+static uint8_t *map(int memory, size_t size)
+{
+    uint8_t *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+
+    if (mapped == MAP_FAILED)
+        die("cannot map the client's memory: %s", strerror(errno));
+    return mapped;
+}
+
+/* Receives, counts, answers, until the client leaves. */
+static void exchange(int socket, const plan *plan, int fd)
+{
+    uint8_t *shared = plan->flags & PLAN_COPY ? map(fd, MAX_DMA) : NULL;
     bool bulk = plan->flags & PLAN_BULK;
     int flags = plan->flags & PLAN_POLL ? MSG_DONTWAIT : 0;
     size_t have = 0;
@@ -45,11 +69,13 @@ static void exchange(int socket, const plan *plan, int eventfd)
         if (got < 0 && (errno == EAGAIN || errno == EINTR))
             continue;
         if (got <= 0)
-            return;
+            break;
         for (have += (size_t)got; have - done >= plan->request; done += plan->request) {
             if (++count % plan->every)
                 continue;
-            if (plan->flags & PLAN_EVENT && write(eventfd, &one, sizeof(one)) < 0)
+            if (plan->flags & PLAN_COPY)
+                copy(shared, plan->length, ((message *)(in + done))->data);
+            if (plan->flags & PLAN_EVENT && write(fd, &one, sizeof(one)) < 0)
                 die("cannot signal: %s", strerror(errno));
             make_reply(out + replies, in + done, plan);
             replies += plan->reply;
@@ -60,18 +86,18 @@ static void exchange(int socket, const plan *plan, int eventfd)
         if (replies)
             send_all(socket, out, replies, -1);
     }
+    if (shared)
+        munmap(shared, MAX_DMA);
 }
 
 /* Copies what appears in shared memory; looks at the socket now and then, to see the client leave. */
 static void echo(int socket, int memory)
 {
-    uint8_t *window = mmap(NULL, WINDOW, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+    uint8_t *window = map(memory, WINDOW);
     _Atomic uint32_t *bell = (_Atomic uint32_t *)window, *answer = (_Atomic uint32_t *)(window + ECHO_AT);
     uint32_t seen;
     char none;
 
-    if (window == MAP_FAILED)
-        die("cannot map the window: %s", strerror(errno));
     seen = atomic_load_explicit(bell, memory_order_acquire);
     send_all(socket, &none, 1, -1); /* from now on it looks */
     do {
@@ -107,7 +133,8 @@ int main(int count, char **arguments)
         if (receive_with_fd(socket, &plan, sizeof(plan), &fd) == sizeof(plan)) {
             if (plan.flags & PLAN_WINDOW)
                 echo(socket, fd);
-            else if (plan.request >= SHORT && plan.request <= ROOM / 2 && plan.every && plan.reply <= ROOM / 2)
+            else if (plan.request >= SHORT && plan.request <= ROOM / 2 && plan.every && plan.reply <= ROOM / 2 &&
+                     plan.length <= MAX_COPY)
                 exchange(socket, &plan, fd);
         }
         if (fd >= 0)

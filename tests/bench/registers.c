@@ -170,7 +170,7 @@ const operation register_operations[] = {
     { "posted", { LONG, SHORT, CHUNK + 1, 0 }, NULL, run_posted, written },
     { "posted-batched", { LONG, SHORT, CHUNK + 1, 0 }, NULL, run_batched, written },
     { "reads-in-flight", { SHORT, LONG, 1, 0 }, scratch, run_in_flight, NULL },
-    { "interrupt", { LONG, SHORT, 1, PLAN_EVENT }, session_enable_msix, run_interrupt, NULL },
-    { "mapped-doorbell", { 0, 0, 0, PLAN_WINDOW }, prepare_window, run_window, finish_window },
+    { "interrupt", { LONG, SHORT, 1, PLAN_EVENT, 0 }, session_enable_msix, run_interrupt, NULL },
+    { "mapped-doorbell", { 0, 0, 0, PLAN_WINDOW, 0 }, prepare_window, run_window, finish_window },
     { 0 },
 };
