@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from array import array
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import chain
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import WireError
@@ -23,6 +21,7 @@ Request = Callable[[Command, bytes], Awaitable[bytes]]
 Buffer = Any  # cffi's, over somebody's bytes
 
 _from_buffer = ffi.from_buffer
+_BYTES = ffi.typeof("char[]")
 _dma_copy = lib.pvu_dma_copy
 _READ: int = DmaFlag.READ.value
 _WRITE: int = DmaFlag.WRITE.value
@@ -42,6 +41,17 @@ class DmaError(OSError):
     def __init__(self, error: int, message: str) -> None:
         super().__init__(message)
         self.errno = error
+
+
+class SegmentList(tuple[Segment, ...]):
+    """Pieces of guest memory in the hot path's form too, which spares those who go over the same ones many times.
+
+    Raises:
+        OverflowError: an address or length is no integer of 64 bits.
+    """
+
+    def __init__(self, segments: Iterable[Segment]) -> None:
+        self.native = ffi.new("pvu_segment[]", self)
 
 
 class GuestMemory:
@@ -94,9 +104,8 @@ class GuestMemory:
         Raises:
             DmaError: as `read_mapped`.
         """
-        native = _from_buffer("char[]", buffer, True)
-        length = len(native)
-        self._copy([(address, length)], [address, length], native, DmaFlag.READ)
+        native = _from_buffer(_BYTES, buffer, True)
+        self._copy([(address, len(native))], native, _READ)
 
     def gather(self, segments: Sequence[Segment]) -> bytes:
         """Reads several pieces in one call, one after another.
@@ -104,9 +113,8 @@ class GuestMemory:
         Raises:
             DmaError: as `read_mapped`; the message names the first piece at fault.
         """
-        flat = [*chain.from_iterable(segments)]
-        buffer = bytearray(sum(flat[1::2]))
-        self._copy(segments, flat, _from_buffer("char[]", buffer), DmaFlag.READ)
+        buffer = bytearray(_length(segments))
+        self._copy(segments, _from_buffer(_BYTES, buffer), _READ)
         return bytes(buffer)
 
     def gather_into(self, segments: Sequence[Segment], buffer: bytearray | memoryview) -> None:
@@ -116,11 +124,7 @@ class GuestMemory:
             DmaError: as `gather`.
             ValueError: the lengths do not add up.
         """
-        flat = [*chain.from_iterable(segments)]
-        native = _from_buffer("char[]", buffer, True)
-        if sum(flat[1::2]) != len(native):
-            raise ValueError(f"buffer must be {sum(flat[1::2])} bytes as the segments are, not {len(native)}")
-        self._copy(segments, flat, native, DmaFlag.READ)
+        self._copy(segments, _from_buffer(_BYTES, buffer, True), _READ)
 
     def scatter(self, segments: Sequence[Segment], data: bytes | bytearray | memoryview) -> None:
         """Writes `data` to several pieces in one call, one after another; their lengths must add up to its own.
@@ -129,11 +133,7 @@ class GuestMemory:
             DmaError: as `write_mapped`; nothing was written.
             ValueError: the lengths do not add up.
         """
-        flat = [*chain.from_iterable(segments)]
-        native = _from_buffer("char[]", data)
-        if sum(flat[1::2]) != len(native):
-            raise ValueError(f"data must be {sum(flat[1::2])} bytes as the segments are, not {len(native)}")
-        self._copy(segments, flat, native, DmaFlag.WRITE)
+        self._copy(segments, _from_buffer(_BYTES, data), _WRITE)
 
     def read_ring(self, base: int, entry_size: int, entries: int, first: int, count: int) -> bytes:
         """Reads `count` entries of a ring of `entries` at `base`, from entry `first` on, past its end to its start.
@@ -211,23 +211,26 @@ class GuestMemory:
         self._request = None
         self.unmap_all()
 
-    def _copy(self, segments: Sequence[Segment], flat: list[int], native: Buffer, access: DmaFlag) -> None:
-        """Copies between `segments`, which `flat` has one after another, and `native`."""
-        status = -errno.EPERM
-        self._failed[0] = 0
+    def _copy(self, segments: Sequence[Segment], native: Buffer, access: int) -> None:
+        """Copies between `segments` and `native`."""
+        status, failed = -errno.EPERM, 0
         if self.bus_master:
+            pieces = segments.native if type(segments) is SegmentList else [*segments]
             try:
-                pieces = _from_buffer("pvu_segment[]", array("Q", flat))
+                status = _dma_copy(self._native, pieces, len(segments), native, len(native), access, self._failed)
+                if not status:
+                    return
+                failed = self._failed[0]
             except OverflowError:
-                ffi.release(native)
-                address, size = next(each for each in segments if not all(0 <= value < 1 << 64 for value in each))
-                raise self._error(errno.EFAULT, access, address, size) from None
-            # As an int: converting an enum costs as much as the call.
-            direction = _READ if access is DmaFlag.READ else _WRITE
-            status = _dma_copy(self._native, pieces, len(segments), native, len(native), direction, self._failed)
-        ffi.release(native)  # or an exception's traceback would hold on to the caller's buffer
-        if status < 0 and segments:
-            raise self._error(-status, access, *segments[self._failed[0]])
+                status = -errno.EFAULT
+                failed = next(n for n, each in enumerate(segments) if not all(0 <= v < 1 << 64 for v in each))
+        length = len(native)
+        ffi.release(native)  # or the exception's traceback would hold on to the caller's buffer
+        if status == -errno.EINVAL:
+            what = "buffer" if access == _READ else "data"
+            raise ValueError(f"{what} must be {_length(segments)} bytes as the segments are, not {length}")
+        if segments:
+            raise self._error(-status, DmaFlag(access), *segments[failed])
 
     def _by_message(self, address: int, length: int, access: DmaFlag) -> bool:
         """Must the access go by message? Raises `DmaError` when it cannot be at all."""
@@ -273,3 +276,7 @@ class GuestMemory:
 def _check(status: int) -> None:
     if status < 0:
         raise OSError(-status, os.strerror(-status))
+
+
+def _length(segments: Sequence[Segment]) -> int:
+    return sum(length for _, length in segments)

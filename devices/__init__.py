@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..bridge.config_image import PciId
-from ..bridge.dma import DmaError
+from ..bridge.dma import DmaError, SegmentList
 from ..bridge.errors import DefinitionError
 from .bar import Bar, GiB, KiB, MiB
 from .device import Device
@@ -35,5 +35,6 @@ __all__ = [
     "PciId",
     "Register",
     "Registers",
+    "SegmentList",
     "WriteCombineWindow",
 ]

@@ -28,7 +28,7 @@ import errno
 from enum import IntEnum
 
 from ..bridge.regions import Echo
-from . import RO, Bar, Device, DmaError, KiB, MiB, MsiX, PciId, Register, Registers, WriteCombineWindow
+from . import RO, Bar, Device, DmaError, KiB, MiB, MsiX, PciId, Register, Registers, SegmentList, WriteCombineWindow
 
 MAGIC = 0x76667562
 GOING = 0xFFFF_FFFF
@@ -70,6 +70,7 @@ class Command(IntEnum):
 
 
 _MAPPED = (Command.MAPPED_READ, Command.MAPPED_WRITE)
+_COMMANDS = frozenset(Command)
 _READS = (Command.MESSAGE_READ, Command.MAPPED_READ, Command.LATER_MESSAGE_READ)
 
 
@@ -120,7 +121,7 @@ class Bench(Device):
             return
         command, times = value & 0xFF, max(value >> 8, 1)
         length = registers.length
-        if command not in tuple(Command) or length > MAX_LENGTH:
+        if command not in _COMMANDS or length > MAX_LENGTH:
             registers.status = errno.EINVAL if command else 0
             return
         registers.status = GOING
@@ -166,16 +167,15 @@ class Bench(Device):
     def _copy(self, command: int, address: int, length: int, times: int) -> int:
         """Copies through the mapping, several pieces in a call; 0 or an errno."""
         most = min(_BATCH, times)
-        pieces = [(address, length)] * most
         if len(self._data) != length * most:
             self._data = bytearray(self._payload(length) * most)
         move = self.memory.gather_into if command == Command.MAPPED_READ else self.memory.scatter
         try:
-            with memoryview(self._data) as data:
-                for _ in range(times // most):
-                    move(pieces, data)
-                if rest := times % most:
-                    move(pieces[:rest], data[: length * rest])
+            pieces, data = SegmentList([(address, length)] * most), memoryview(self._data)
+            for _ in range(times // most):
+                move(pieces, data)
+            if rest := times % most:
+                move(pieces[:rest], data[: length * rest])
         except DmaError as error:
             return error.errno or errno.EIO
         return 0

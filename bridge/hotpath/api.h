@@ -91,9 +91,9 @@ size_t pvu_dma_maps(const pvu_dma *dma);
 /* May all of a range be accessed so (0), only by message (-ENXIO), not so (-EACCES), or not at all (-EFAULT)? */
 int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int access);
 /*
- * Copies between the segments, one after another, and `length` bytes at `buffer`: out of guest memory for
- * PVU_DMA_READ, into it for PVU_DMA_WRITE. Nothing is copied unless all can be, but for memory that the client took
- * away behind its map (-EFAULT). `failed` gets the segment at fault.
+ * Copies between the segments, one after another, and `length` bytes at `buffer`, which theirs must add up to
+ * (-EINVAL): out of guest memory for PVU_DMA_READ, into it for PVU_DMA_WRITE. Nothing is copied unless all can be, but
+ * for memory that the client took away behind its map (-EFAULT). `failed` gets the segment at fault.
  */
 int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
                  size_t *failed);

@@ -199,18 +199,22 @@ static bool copy(const pvu_dma *dma, pvu_segment segment, uint8_t *buffer, int a
 int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
                  size_t *failed)
 {
-    uint64_t total = 0;
+    uint64_t left = length;
 
     for (size_t i = 0; i < count; i++) {
-        int status = segments[i].length > length - total
-                         ? -EINVAL
-                         : pvu_dma_check(dma, segments[i].address, segments[i].length, access);
+        if (segments[i].length > left)
+            return -EINVAL;
+        left -= segments[i].length;
+    }
+    if (left)
+        return -EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        int status = pvu_dma_check(dma, segments[i].address, segments[i].length, access);
 
         if (status < 0) {
             *failed = i;
             return status;
         }
-        total += segments[i].length;
     }
     for (size_t i = 0; i < count; i++) {
         if (!copy(dma, segments[i], buffer, access)) {

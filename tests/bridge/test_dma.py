@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyvfio_user.bridge.dma import DmaError, GuestMemory
+from pyvfio_user.bridge.dma import DmaError, GuestMemory, SegmentList
 from pyvfio_user.bridge.wire import DMA_ACCESS, MAX_DMA_MAPS, Command
 
 PAGE = 4096
@@ -329,6 +329,26 @@ def test_gather_into_fills_the_buffer_it_is_given(memory: GuestMemory, ram: int)
         memory.gather_into([(0x10008, 2), (0x10001, 3)], buffer)
     with pytest.raises(DmaError, match="DMA read of 3 bytes at 0x20000 must lie within memory the guest mapped"):
         memory.gather_into([(0x10000, 2), (0x20000, 3)], memoryview(buffer)[:5])
+
+
+def test_a_segment_list_is_used_again_and_again(memory: GuestMemory, ram: int) -> None:
+    memory.map(0x10000, PAGE, 3, ram, 0)
+    pieces = SegmentList([(0x10008, 2), (0x10001, 3)])
+    assert (len(pieces), pieces[1], pieces == ((0x10008, 2), (0x10001, 3))) == (2, (0x10001, 3), True)
+    memory.scatter(pieces, b"abcde")
+    assert memory.gather(pieces) == b"abcde"
+    assert memory.read_mapped(0x10000, 10) == b"\0cde\0\0\0\0ab"
+    with pytest.raises(ValueError, match="data must be 5 bytes as the segments are, not 4"):
+        memory.scatter(pieces, b"abcd")
+    memory.unmap(0x10000, PAGE)
+    with pytest.raises(DmaError, match="DMA write of 2 bytes at 0x10008 must lie within memory the guest mapped"):
+        memory.scatter(pieces, b"abcde")
+
+
+@pytest.mark.parametrize("segment", [(1 << 64, 1), (-1, 1), (0, 1 << 64), (0, -1)])
+def test_a_segment_list_is_of_64_bits(segment: tuple[int, int]) -> None:
+    with pytest.raises(OverflowError):
+        SegmentList([(0, 1), segment])
 
 
 @pytest.mark.parametrize("address", [0x20000, 1 << 64])
