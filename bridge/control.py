@@ -9,6 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from . import wire
@@ -51,24 +52,17 @@ class Control:
         self.max_transfer = wire.MAX_TRANSFER
         """Most data bytes in a message to the client."""
         self._endpoint = endpoint
-        self._handlers: dict[int, Callable[[bytes, list[int]], Reply]] = {
-            Command.VERSION: self._version,
-            Command.DMA_MAP: self._dma_map,
-            Command.DMA_UNMAP: self._dma_unmap,
-            Command.DEVICE_SET_IRQS: self._set_irqs,
-            Command.DEVICE_RESET: self._reset,
-        }
 
     def answer(self, command: int, body: bytes, fds: tuple[int, ...]) -> Reply:
         """Does what the message asks for; descriptors are kept or closed."""
         left = list(fds)
-        handler = self._handlers.get(command)
+        handler = _HANDLERS.get(command)
         try:
             if not self.negotiated and command != Command.VERSION:
                 return Reply(error=errno.EINVAL)
             if handler is None:
                 return Reply(error=errno.ENOTSUP)
-            return handler(body, left)
+            return handler(self, body, left)
         except WireError as error:
             logger.warning("%s: %s", wire.command_name(command), error)
             return Reply(error=errno.EINVAL)
@@ -85,18 +79,14 @@ class Control:
                 os.close(fd)
 
     def _version(self, body: bytes, fds: list[int]) -> Reply:
-        version = wire.VERSION.unpack_from(body)
+        wire.VERSION.unpack_from(body)
         if self.negotiated:
             raise WireError("VERSION must be the first message only")
         self.refused = True
-        capabilities = _capabilities(body[wire.VERSION.size :])
-        if version.major != wire.VERSION_MAJOR:
-            raise WireError(f"version must be {wire.VERSION_MAJOR}.x, not {version.major}.{version.minor}")
-        self.max_transfer = _max_transfer(capabilities)
+        answer, self.max_transfer = _negotiate(body)
         self.refused = False
         self.negotiated = True
-        text = version_json(write_multiple=capabilities.get("write_multiple") is True)
-        return Reply(wire.VERSION.pack(wire.VERSION_MAJOR, wire.VERSION_MINOR) + text)
+        return Reply(answer)
 
     def _set_irqs(self, body: bytes, fds: list[int]) -> Reply:
         request = wire.SET_IRQS.unpack_from(body)
@@ -132,9 +122,30 @@ class Control:
         return Reply()
 
 
+_HANDLERS: dict[int, Callable[[Control, bytes, list[int]], Reply]] = {
+    Command.VERSION: Control._version,
+    Command.DMA_MAP: Control._dma_map,
+    Command.DMA_UNMAP: Control._dma_unmap,
+    Command.DEVICE_SET_IRQS: Control._set_irqs,
+    Command.DEVICE_RESET: Control._reset,
+}
+
+
 def _check_argsz(argsz: int, least: int) -> None:
     if argsz < least:
         raise WireError(f"argsz must be at least {least}, not {argsz}")
+
+
+@lru_cache(maxsize=1)
+def _negotiate(body: bytes) -> tuple[bytes, int]:
+    """The answer to a client's VERSION, and its max_data_xfer_size. The next client most often says the same."""
+    version = wire.VERSION.unpack_from(body)
+    capabilities = _capabilities(body[wire.VERSION.size :])
+    if version.major != wire.VERSION_MAJOR:
+        raise WireError(f"version must be {wire.VERSION_MAJOR}.x, not {version.major}.{version.minor}")
+    transfer = _max_transfer(capabilities)
+    text = version_json(write_multiple=capabilities.get("write_multiple") is True)
+    return wire.VERSION.pack(wire.VERSION_MAJOR, wire.VERSION_MINOR) + text, transfer
 
 
 def _capabilities(text: bytes) -> dict[str, Any]:

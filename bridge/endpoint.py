@@ -14,7 +14,7 @@ from .errors import DefinitionError
 from .hotpath._native import ffi, lib
 from .interrupts import Interrupts
 from .recorder import Recorder
-from .regions import Region
+from .regions import Hook, Region
 from .wire import NUM_REGIONS, RegionIndex
 
 
@@ -49,6 +49,11 @@ class Endpoint:
         self.interrupts.reset()
         if self.on_reset is not None:
             self.on_reset()
+
+    @cached_property
+    def hooks(self) -> list[list[Hook]]:
+        """Of each region, what Python does about its spans."""
+        return [self.regions[n].hooks if n in self.regions else [] for n in range(NUM_REGIONS)]
 
     @cached_property
     def native(self) -> Any:

@@ -99,7 +99,6 @@ class Poller:
         if not native:
             raise OSError(ffi.errno, os.strerror(ffi.errno))
         self._sessions[token] = session
-        self.submit()
         self._watch(len(self._sessions))
         return native
 
@@ -191,6 +190,7 @@ class _GuestPoller(Poller):
         asyncio.get_running_loop().call_soon(self._serve)
 
     def _watch(self, sessions: int) -> None:
+        self.submit()
         if self._watched == bool(sessions):
             return
         self._watched = bool(sessions)

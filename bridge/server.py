@@ -7,19 +7,18 @@ import errno
 import os
 import socket
 import stat
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from .endpoint import HasEndpoint
+from .hotpath._native import ffi, lib
 from .log import logger
 from .loop import Poller
 from .refusal import Refusal
 from .session import Session
 from .watchdog import BUDGET
 
-_CREDENTIALS = struct.Struct("=iII")  # of SO_PEERCRED: pid, uid, gid
 _PAUSE = 0.5  # seconds until the next attempt after a client could not be accepted
 _MAX_REFUSALS = 16  # clients being refused at a time; more are disconnected without a word
 
@@ -74,7 +73,7 @@ class Server:
         if self.session is not None and self.session.peer_left():
             return  # its last messages are still to be served: the new client waits in the backlog meanwhile
         try:
-            connection, _ = self._listener.accept()
+            connection, uid = accept(self._listener)
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # no descriptor left, or no memory: the client goes on waiting
@@ -82,7 +81,6 @@ class Server:
             self._loop.remove_reader(self._listener)
             self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._listener, self._accept)
             return
-        uid = peer_uid(connection)
         if not self._any_user and uid != os.geteuid():
             logger.warning("refusing a client on %s: its user must be %d, not %d", self.path, os.geteuid(), uid)
             self._refuse(connection, errno.EACCES)
@@ -95,11 +93,11 @@ class Server:
         self._detached.clear()
         self._attached.set()
 
-    def _refuse(self, connection: socket.socket, error: int) -> None:
+    def _refuse(self, connection: int, error: int) -> None:
         if len(self._refusals) < _MAX_REFUSALS:
-            self._refusals.add(Refusal(connection, error, self._refusals.discard))
+            self._refusals.add(Refusal(socket.socket(fileno=connection), error, self._refusals.discard))
         else:
-            connection.close()
+            os.close(connection)
 
     def _left(self) -> None:
         self.session = None
@@ -107,10 +105,17 @@ class Server:
         self._detached.set()
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """The user who connected, as the kernel has it (SO_PEERCRED, unix(7))."""
-    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return int(uid)
+def accept(listener: socket.socket) -> tuple[int, int]:
+    """Accepts a client: its descriptor, and the user who connected, as the kernel has it (SO_PEERCRED, unix(7)).
+
+    Raises:
+        OSError: as accept(2); EAGAIN when nobody wants to connect.
+    """
+    uid = ffi.new("uint32_t *")
+    fd = lib.pvu_accept(listener.fileno(), uid)
+    if fd < 0:
+        raise OSError(-fd, os.strerror(-fd))
+    return fd, uid[0]
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -21,20 +20,19 @@ _RING = struct.Struct("=IIQ")  # hook, region, value
 
 
 class Session:
-    """A client at work on `endpoint`, over `connection`, which is taken over; `left` is called when it is gone."""
+    """A client at work on `endpoint`, over socket `fd`, which is taken over; `left` is called when it is gone."""
 
-    def __init__(self, endpoint: Endpoint, connection: socket.socket, poller: Poller, left: Callable[[], None]) -> None:
+    def __init__(self, endpoint: Endpoint, fd: int, poller: Poller, left: Callable[[], None]) -> None:
         self._endpoint = endpoint
         self._poller = poller
         self._left = left
         self._control = Control(endpoint)
-        self._hooks = [endpoint.regions[n].hooks if n in endpoint.regions else [] for n in range(wire.NUM_REGIONS)]
+        self._hooks = endpoint.hooks
         self._pending: dict[int, tuple[wire.Command, asyncio.Future[bytes]]] = {}
         self._next_id = 0
         self._ring = 0, 0, 0
         self._command = 0
-        self._device = endpoint.native
-        self._native: Any = poller.open(self, self._device, connection.detach())
+        self._native: Any = poller.open(self, endpoint.native, fd)
 
     def peer_left(self) -> bool:
         """Has the client hung up, be there still messages of it or not?"""

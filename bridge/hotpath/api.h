@@ -171,7 +171,9 @@ int pvu_poller_submit(pvu_poller *poller);
 
 /* Sessions: one client each. After PVU_READ, PVU_WRITE or PVU_MESSAGE nothing more is served until pvu_finish. */
 
-/* Takes over `fd`, a stream socket, whatever comes of it. */
+/* The next client of a listening UNIX socket, and the user who connected (SO_PEERCRED); or a negative errno. */
+int pvu_accept(int listener, uint32_t *uid);
+/* Takes over `fd`, a stream socket, whatever comes of it. A device has one session at a time. */
 pvu_session *pvu_session_new(pvu_poller *poller, pvu_device *device, int fd, uint32_t token);
 /* Sends what it can at once, then closes. */
 void pvu_session_free(pvu_session *session);

@@ -16,6 +16,7 @@ SOURCES = [
     "describe.c",
     "session.c",
     "send.c",
+    "buffers.c",
     "poller.c",
     "epoll.c",
     "uring.c",

@@ -120,7 +120,7 @@ struct pvu_device {
 /* session.c: a client's socket, what came in, what goes out. */
 
 enum {
-    RX_SIZE = PVU_MAX_MESSAGE + (64 << 10),
+    RX_SIZE = PVU_MAX_TRANSFER + (68 << 10), /* a message and RX_STEP, in whole pages */
     RX_STEP = 64 << 10,         /* bytes in one receive, unless one message needs more */
     RX_SMALL = 4 << 10,         /* unread bytes that are moved to the front, which is in the cache */
     TX_SIZE = 2 << 20,
@@ -233,6 +233,13 @@ int access_doorbells(pvu_session *session, pvu_event *event);
 bool guard_copy(void *to, const void *from, size_t size);
 /* Installs the handler that this takes; before each map, for others install theirs. */
 int guard_install(void);
+
+/* buffers.c: RX_SIZE bytes, then TX_SIZE bytes. */
+
+/* NULL for want of memory. */
+uint8_t *buffers_take(pvu_poller *poller);
+void buffers_give(pvu_poller *poller, uint8_t *buffers);
+void buffers_free(pvu_poller *poller);
 
 /* poller.c */
 

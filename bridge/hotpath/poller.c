@@ -76,6 +76,7 @@ void pvu_poller_free(pvu_poller *poller)
         uring_close(poller->ring);
     if (poller->epoll >= 0)
         close(poller->epoll);
+    buffers_free(poller);
     munmap(poller->origin, PAGE);
     free(poller);
 }

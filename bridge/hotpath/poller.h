@@ -19,6 +19,7 @@ struct pvu_poller {
     struct epoll_event ready[POLLER_BATCH];
     int ready_next, ready_count;
     int streak;
+    uint8_t *buffers; /* of a session that ended, or NULL */
 
     /* Spinning: instead of sleeping, for a while, when the last attempts showed that it is worth it. */
     uint64_t spin_ns;

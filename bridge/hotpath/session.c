@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -196,15 +195,30 @@ int session_serve(pvu_session *session, pvu_event *event)
 
 /* What Python calls */
 
+int pvu_accept(int listener, uint32_t *uid)
+{
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+
+    if (fd < 0)
+        return -errno;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) {
+        int error = errno;
+
+        close(fd);
+        return -error;
+    }
+    *uid = peer.uid;
+    return fd;
+}
+
 pvu_session *pvu_session_new(pvu_poller *poller, pvu_device *device, int fd, uint32_t token)
 {
     pvu_session *session = calloc(1, sizeof(*session));
-    uint8_t *buffers = mmap(NULL, RX_SIZE + TX_SIZE, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *buffers = session ? buffers_take(poller) : NULL;
 
-    if (!session || buffers == MAP_FAILED) {
-        if (buffers != MAP_FAILED)
-            munmap(buffers, RX_SIZE + TX_SIZE);
+    if (!buffers) {
         free(session);
         close(fd);
         return NULL;
@@ -236,7 +250,7 @@ void pvu_session_free(pvu_session *session)
     }
     claim_fds(session, RX_SIZE, NULL, 0);
     close(session->fd);
-    munmap(session->rx, RX_SIZE + TX_SIZE);
+    buffers_give(session->poller, session->rx);
     free(session);
 }
 

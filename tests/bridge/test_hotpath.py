@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -100,7 +101,9 @@ async def bed(*, negotiate: bool = True) -> AsyncIterator[Bed]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     theirs.setblocking(False)
     with theirs:
-        session = Session(endpoint, ours, Poller.of(asyncio.get_running_loop()), lambda: told.append(("left",)))
+        session = Session(
+            endpoint, ours.detach(), Poller.of(asyncio.get_running_loop()), lambda: told.append(("left",))
+        )
         found = Bed(Raw(theirs), endpoint, session, told)
         try:
             if negotiate:
@@ -453,3 +456,22 @@ def test_memory_is_memory_whatever_the_access(accesses: list[tuple[bool, int, in
                     assert await it.read(start, size) == model[start : start + size]
 
     run(check())
+
+
+def resident() -> int:
+    """KiB in memory of what is mapped without a reservation, as sessions' buffers are (proc_pid_smaps(5), "nr")."""
+    mapped = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    kib = [int(before.split("Rss:")[1].split()[0]) for before in mapped[:-1]]
+    return sum(rss for rss, flags in zip(kib, mapped[1:], strict=True) if "nr" in flags.splitlines()[0].split())
+
+
+@pytest.mark.asyncio
+async def test_what_big_messages_needed_is_given_back_when_their_client_is_gone() -> None:
+    async with bed() as it:
+        data = os.urandom(1 << 20)
+        assert (await it.raw.request(REGION_WRITE, access(2, 0, 1 << 20, data))).flags == REPLY
+        assert (await it.raw.request(REGION_READ, access(2, 0, 1 << 20))).body[16:] == data
+        before = resident()
+    assert before - resident() >= 2 * (1024 - 64)
+    async with bed() as it:
+        assert (await it.raw.request(REGION_READ, access(2, 0, 1 << 20))).body[16:] == bytes(1 << 20)

@@ -182,3 +182,15 @@ async def test_a_hundred_refused_clients_leave_nothing_behind(bench: Bench) -> N
                 assert await second.refused(VERSION, version()) == errno.EBUSY
         await first.alive()
         assert bench.leaked(before) == []
+
+
+@pytest.mark.asyncio
+async def test_each_client_is_answered_what_it_proposed_whoever_came_before(bench: Bench) -> None:
+    answers = []
+    for text in (QEMU_JSON, QEMU_JSON, RUST_JSON, b"{]", QEMU_JSON, RUST_JSON):
+        async with Raw.connect(bench.path, negotiate=False) as raw:
+            reply = await raw.request(VERSION, version(text))
+            answers.append(None if reply.errno else capabilities(reply).get("write_multiple"))
+    assert answers == [True, True, None, None, True, None]
+    async with Raw.connect(bench.path) as raw:
+        await raw.alive()

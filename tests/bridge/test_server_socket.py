@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pyvfio_user.bridge import server as server_module
-from pyvfio_user.bridge.server import Server, peer_uid, serve
+from pyvfio_user.bridge.server import Server, accept, serve
 
 from .bench import SCRATCH, Bench, BenchDevice
 from .raw import ERROR, HEADER, REPLY, VERSION, Raw, message, version
@@ -36,7 +36,7 @@ async def strangers_answer(server: Server) -> AsyncIterator[tuple[int, int]]:
     child = 0
     with pytest.MonkeyPatch.context() as patch:
         if OURS != 0:
-            patch.setattr(server_module, "peer_uid", lambda connection: STRANGER)
+            patch.setattr(server_module, "accept", lambda listener: (accept(listener)[0], STRANGER))
         if (child := os.fork()) == 0:
             with contextlib.suppress(BaseException):
                 signal.alarm(5)
@@ -98,10 +98,19 @@ async def test_any_user_is_served_when_the_server_is_told_so(tmp_path: Path) -> 
 
 
 @pytest.mark.asyncio
-async def test_a_client_is_told_by_the_kernel_who_it_is() -> None:
-    one, other = socket.socketpair(socket.AF_UNIX)
-    with one, other:
-        assert peer_uid(one) == OURS
+async def test_the_kernel_tells_who_a_client_is(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(os.fspath(tmp_path / "s"))
+        listener.listen()
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError, match="Resource temporarily unavailable"):
+            accept(listener)
+        client.connect(os.fspath(tmp_path / "s"))
+        fd, uid = accept(listener)
+        with socket.socket(fileno=fd) as connection:
+            assert (uid, os.get_inheritable(fd)) == (OURS, False)
+            client.send(b"hello")
+            assert connection.recv(16) == b"hello"
 
 
 @contextlib.contextmanager
