@@ -249,6 +249,8 @@ void pvu_session_free(pvu_session *session)
         return;
     }
     claim_fds(session, RX_SIZE, NULL, 0);
+    for (uint32_t i = 0; session->deferred == PVU_MESSAGE && i < session->event.fd_count; i++)
+        close(session->event.fds[i]);
     close(session->fd);
     buffers_give(session->poller, session->rx);
     free(session);
