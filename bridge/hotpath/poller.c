@@ -146,7 +146,8 @@ static pvu_session *dequeue(pvu_poller *poller)
 void poller_update(pvu_poller *poller, pvu_session *session)
 {
     bool receive = !poller->ring && !session->blocked;
-    bool send = session->tx_head < session->tx_tail && !session->tx_queued;
+    /* One that is blocked goes on when there is room, be it that Python has sent all that was in the way. */
+    bool send = session->blocked || (session->tx_head < session->tx_tail && !session->tx_queued);
 
     if (!session->over)
         epoll_interest(poller, session, (receive ? EPOLLIN : 0) | (send ? EPOLLOUT : 0));
