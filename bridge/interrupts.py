@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from .errors import DefinitionError
-from .hotpath._native import ffi
+from .hotpath._native import ffi, lib
 from .regions import Region
 from .wire import IrqFlag, IrqIndex, IrqSet
 
@@ -50,7 +50,10 @@ class Interrupts:
         self.on_intx_status: Callable[[bool], None] | None = None
         """Called when the INTx line's state changes: the Interrupt Status bit of the config space."""
         self.msix_eventfds = ffi.new("int32_t[]", [-1] * msix)
-        """For C: of each MSI-X vector the eventfd, or -1 where firing takes more than to signal one."""
+        """For C: of each MSI-X vector the eventfd, or -1 where firing takes more than to write to one."""
+        self.same_user = True
+        """The client is the server's own user's, who could stop the server anyway: C may write to its eventfds, which
+        it could have block (see `signal.c`)."""
         self._bus_master = True
         self._pba = pba
         self._eventfds: dict[IrqIndex, list[int | None]] = {index: [None] * n for index, n in self.counts.items()}
@@ -200,13 +203,14 @@ class Interrupts:
         self._tell_c()
 
     def _tell_c(self) -> None:
-        usable = self.mode == "msix" and self._bus_master
+        usable = self.mode == "msix" and self._bus_master and self.same_user
         for vector, fd in enumerate(self._eventfds[IrqIndex.MSIX]):
             self.msix_eventfds[vector] = fd if usable and fd is not None else -1
 
     def _take_eventfds(self, irq: IrqIndex, action: IrqSet, start: int, count: int, fds: list[int]) -> None:
         for fd in fds:
-            os.set_blocking(fd, False)  # a client's full eventfd must not stop the server
+            _check_eventfd(fd)
+            os.set_blocking(fd, False)  # for the writes of C
         given: list[int | None] = [*fds] or [None] * count
         fds.clear()
         if action != IrqSet.TRIGGER:
@@ -283,11 +287,8 @@ class Interrupts:
 
         def signalled() -> None:
             try:
-                os.eventfd_read(fd)
+                os.preadv(fd, [bytearray(8)], -1, os.RWF_NOWAIT)  # the client may have read it, and cleared O_NONBLOCK
             except BlockingIOError:
-                return
-            except OSError:
-                self._unwatch(action)
                 return
             self._mask(action == IrqSet.MASK)
 
@@ -301,13 +302,17 @@ class Interrupts:
             os.close(fd)
 
 
+def _check_eventfd(fd: int) -> None:
+    """Raises OSError, EINVAL, for what another kind of file is: to signal it could do anything, or block."""
+    kind = os.readlink(f"/proc/self/fd/{fd}")
+    if kind != "anon_inode:[eventfd]":
+        raise OSError(errno.EINVAL, f"SET_IRQS must carry eventfds, not {kind}")
+
+
 def _signal(eventfd: int | None) -> bool:
     if eventfd is None:
         return False
-    try:
-        os.eventfd_write(eventfd, 1)
-    except BlockingIOError:
-        return True  # the counter is full: the client has yet to see the signals before
-    except OSError:
-        return False  # not an eventfd: the client's mistake, which only it notices
+    status = lib.pvu_signal(eventfd)
+    if status < 0:
+        raise OSError(-status, os.strerror(-status))
     return True

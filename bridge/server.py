@@ -89,6 +89,7 @@ class Server:
             logger.warning("refusing a second client on %s", self.path)
             self._refuse(connection, errno.EBUSY)
             return
+        self.device.endpoint.interrupts.same_user = uid == os.geteuid()
         self.session = Session(self.device.endpoint, connection, self._poller, self._left)
         self._detached.clear()
         self._attached.set()

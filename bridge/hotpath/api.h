@@ -69,6 +69,9 @@ void pvu_echo_stop(pvu_echo *echo);
 /* Makes write-once bits writable again. */
 void pvu_region_unlock(pvu_region *region);
 
+/* Adds 1 to a client's eventfd, unless its counter is full; never waits, whatever the client does to it. */
+int pvu_signal(int fd);
+
 /* Guest memory that the client gave: DMA_MAP and DMA_UNMAP. */
 
 typedef struct pvu_dma pvu_dma;

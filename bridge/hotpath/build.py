@@ -8,6 +8,7 @@ HERE = Path("bridge/hotpath")
 SOURCES = [
     "record.c",
     "region.c",
+    "signal.c",
     "echo.c",
     "device.c",
     "guard.c",

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import platform
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pyvfio_user.bridge.errors import DefinitionError
+from pyvfio_user.bridge.hotpath._native import lib
 from pyvfio_user.bridge.interrupts import Interrupts
 from pyvfio_user.bridge.regions import Region
 from pyvfio_user.bridge.wire import IrqFlag, IrqIndex, IrqSet
@@ -246,15 +253,116 @@ def test_what_set_irqs_cannot_mean_is_refused(
         os.close(fd)
 
 
-def test_a_full_or_foreign_descriptor_does_not_stop_the_device(kit: Kit) -> None:
-    (full,) = kit.give(IrqIndex.MSIX)
+@pytest.mark.parametrize("index", [IrqIndex.INTX, IrqIndex.MSI, IrqIndex.MSIX])
+def test_a_full_eventfd_that_the_client_made_block_stops_nothing(kit: Kit, index: IrqIndex) -> None:
+    (full,) = kit.give(index)
     os.eventfd_write(full, 2**64 - 2)
+    os.set_blocking(full, True)  # the flag is that of the server's end, too
     assert kit.interrupts.fire(0)
+    assert taken(full) >= 2**64 - 2
+
+
+def test_eventfds_are_signalled_by_the_hundred(kit: Kit) -> None:
+    (eventfd,) = kit.give(IrqIndex.MSIX)
+    assert all(kit.interrupts.fire(0) for _ in range(1000))
+    assert taken(eventfd) == 1000
+
+
+def test_a_child_that_was_forked_off_signals_too(kit: Kit) -> None:
+    (eventfd,) = kit.give(IrqIndex.MSIX)
+    assert kit.interrupts.fire(0)
+    child = os.fork()
+    if not child:
+        os._exit(0 if kit.interrupts.fire(0) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert taken(eventfd) == 2
+
+
+def without_requests() -> None:
+    """Has the kernel know no io_setup from now on, as containers have it (seccomp(2), a filter of four steps)."""
+    number = {"x86_64": 206, "aarch64": 0}[platform.machine()]
+    steps = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | errno.ENOSYS), (0x06, 0, 0, 0x7FFF0000)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    program = struct.pack("=HxxxxxxQ", len(steps), ctypes.addressof(code))
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0, "PR_SET_NO_NEW_PRIVS"
+    assert libc.prctl(22, 2, program) == 0, "PR_SET_SECCOMP, a filter"
+
+
+def test_where_containers_forbid_requests_eventfds_are_written(kit: Kit) -> None:
+    (eventfd, full) = kit.give(IrqIndex.MSIX, 2)
+    os.eventfd_write(full, 2**64 - 2)
+    os.set_blocking(full, True)
+    child = os.fork()
+    if not child:
+        without_requests()
+        os._exit(0 if kit.interrupts.fire(0) and kit.interrupts.fire(1) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (taken(eventfd), taken(full)) == (1, 2**64 - 2), "it would be one more, were it a request"
+
+
+def test_what_is_signalled_must_be_an_eventfd() -> None:
     reader, writer = os.pipe()
-    kit.interrupts.set_irqs(EVENTFD | TRIGGER, IrqIndex.MSIX, 0, 1, b"", [os.dup(reader)])
-    assert not kit.interrupts.fire(0)
-    os.close(reader)
+    assert lib.pvu_signal(writer) == -errno.EINVAL
     os.close(writer)
+    assert os.read(reader, 8) == b""
+    assert lib.pvu_signal(writer) == -errno.EBADF
+    os.close(reader)
+
+
+def _not_eventfds() -> dict[str, Callable[[], int]]:
+    def pipe() -> int:
+        reader, writer = os.pipe()
+        os.close(reader)
+        return writer
+
+    libc = ctypes.CDLL(None)
+    return {
+        "pipe:[": pipe,
+        "socket:[": lambda: socket.socket().detach(),
+        "/memfd:ram (deleted)": lambda: os.memfd_create("ram"),
+        "/dev/null": lambda: os.open("/dev/null", os.O_RDWR),
+        "anon_inode:[timerfd]": lambda: int(libc.timerfd_create(time.CLOCK_MONOTONIC, 0)),
+        "/memfd:anon_inode:[eventfd] (deleted)": lambda: os.memfd_create("anon_inode:[eventfd]"),
+    }
+
+
+@pytest.mark.parametrize("action", [TRIGGER, UNMASK])
+@pytest.mark.parametrize("kind", _not_eventfds())
+def test_only_eventfds_are_taken(kit: Kit, kind: str, action: IrqSet) -> None:
+    other = _not_eventfds()[kind]()
+    good = kit.eventfd()
+    given = [other] if action == UNMASK else [good, other]
+    with pytest.raises(OSError, match=r"SET_IRQS must carry eventfds, not " + re.escape(kind)) as caught:
+        index = IrqIndex.INTX if action == UNMASK else IrqIndex.MSIX
+        kit.interrupts.set_irqs(EVENTFD | action, index, 0, len(given), b"", given)
+    assert caught.value.errno == errno.EINVAL
+    assert given[-1] == other, "they stay the caller's to close"
+    assert kit.interrupts.mode == "none", "nothing of the message is done"
+    os.close(other)
+    os.close(good)
+
+
+@pytest.mark.asyncio
+async def test_an_unmask_eventfd_that_the_client_empties_and_made_block_stops_nothing(kit: Kit) -> None:
+    (intx,) = kit.give(IrqIndex.INTX)
+    unmask = kit.eventfd()
+    kit.interrupts.set_irqs(EVENTFD | UNMASK, IrqIndex.INTX, 0, 1, b"", [unmask])
+    kit.interrupts.intx_assert()
+    assert taken(intx) == 1
+    client = kit.eventfds[-1]
+    os.set_blocking(client, True)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(os.eventfd_read, client)  # comes before the server's reader, which was told that there is something
+    os.eventfd_write(client, 1)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert taken(intx) == 0
+    os.eventfd_write(client, 1)
+    async with asyncio.timeout(5):
+        while not taken(intx):
+            await asyncio.sleep(0)
+    kit.interrupts.drop()
 
 
 def test_a_client_that_leaves_takes_its_eventfds_along(kit: Kit) -> None:

@@ -267,29 +267,33 @@ async def test_descriptors_beside_data_none_are_refused_or_ignored_but_closed(be
             await raw.alive()
 
 
+@pytest.mark.parametrize("kind", [INTX, MSI, MSIX, ERR])
 @pytest.mark.asyncio
-async def test_an_eventfd_that_is_full_stops_nobody(bench: Bench) -> None:
+async def test_an_eventfd_that_is_full_and_made_to_block_stops_nobody(bench: Bench, kind: int) -> None:
     with eventfds(1) as (fd,):
         os.eventfd_write(fd, 0xFFFF_FFFF_FFFF_FFFE)
         async with bench.connect() as raw:
-            await done(raw, set_irqs(EVENTFD | TRIGGER, MSIX, 0, 1), [fd])
-            bench.interrupts.fire(0)
+            await done(raw, set_irqs(EVENTFD | TRIGGER, kind, 0, 1), [fd])
+            os.set_blocking(fd, True)  # the client's: it shares the flag
+            assert bench.interrupts.error() if kind == ERR else bench.interrupts.fire(0)
+            await done(raw, set_irqs(NONE | TRIGGER, kind, 0, 1))
             await raw.alive()
-        assert take(fd) == 0xFFFF_FFFF_FFFF_FFFE
+        assert take(fd) >= 0xFFFF_FFFF_FFFF_FFFE
 
 
 @pytest.mark.asyncio
-async def test_a_descriptor_that_is_no_eventfd_stops_nobody(bench: Bench) -> None:
+async def test_a_descriptor_that_is_no_eventfd_is_refused_and_closed(bench: Bench) -> None:
     reading, writing = os.pipe()
-    os.close(reading)
-    try:
+    with eventfds(1) as (fd,):
+        before = bench.descriptors()
         async with bench.connect() as raw:
-            await raw.request(SET_IRQS, set_irqs(EVENTFD | TRIGGER, MSIX, 0, 1), [writing])
-            bench.interrupts.fire(0)
+            for given in ([writing, fd], [fd, writing]):
+                assert await raw.refused(SET_IRQS, set_irqs(EVENTFD | TRIGGER, MSIX, 0, 2), given) == errno.EINVAL
+                assert bench.leaked(before) == []
+            assert bench.mode() == "none"
             await raw.alive()
-    finally:
-        os.close(writing)
-    await bench.check_alive()
+    os.close(writing)
+    os.close(reading)
 
 
 @pytest.mark.asyncio

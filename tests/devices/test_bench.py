@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyvfio_user.bridge import server
 from pyvfio_user.bridge.client import Client
 from pyvfio_user.bridge.loop import run
 from pyvfio_user.devices.bench import GOING, MAGIC, MAX_LENGTH, Bench
@@ -226,3 +229,23 @@ async def test_interrupts_are_raised_in_c_only_where_a_signal_is_all_there_is_to
     async with asyncio.timeout(5):
         while list(device.interrupts.msix_eventfds) != [-1] * 8:
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("before", [1, 2**64 - 2])
+@pytest.mark.asyncio
+async def test_another_users_interrupts_are_not_written_by_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Its eventfd, which it fills and makes block, would have the write of C sleep."""
+    accept = server.accept
+    monkeypatch.setattr(server, "accept", lambda listener: (accept(listener)[0], os.geteuid() + 1))
+    device = Bench()
+    async with server.serve(device, tmp_path / "s", any_user=True), Client.connect(tmp_path / "s") as client:
+        await client.config.set_bus_master(True)
+        await client.config.enable_msix()
+        os.eventfd_write(client.msix[3].fd, before)
+        os.set_blocking(client.msix[3].fd, True)
+        assert [*device.interrupts.msix_eventfds] == [-1] * 8
+        await client.bars[0].write(INTERRUPT, 3, 4)
+        assert await client.bars[0].read(INTERRUPT, 4) == 3
+        assert os.eventfd_read(client.msix[3].fd) == before + 1
