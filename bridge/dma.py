@@ -63,6 +63,10 @@ class GuestMemory:
 
     The guest goes on writing its memory: what is read twice can be two things. Every read here is one copy; check the
     copy, use the copy, and do not read again what was checked.
+
+    What is mapped must be memory, a memfd or a file on tmpfs or hugetlbfs, or a file on a disk: on a file system that
+    has a block device, as ext4 and XFS. A file on any other could have the device wait for whoever serves the file
+    (FUSE, NFS, 9p), or is none that memory should be on (procfs, an overlay). Btrfs and ZFS look like those.
     """
 
     def __init__(self) -> None:
@@ -184,9 +188,14 @@ class GuestMemory:
 
         Raises:
             OSError: EINVAL for what is misaligned, empty, too long for the file, or beyond 64 bits; EEXIST for an
-                overlap; ENOSPC for too many maps; or why mmap failed.
+                overlap; ENOSPC for too many maps; EOPNOTSUPP for a file that is neither memory nor on a disk; or why
+                mmap failed.
         """
-        _check(lib.pvu_dma_map(self._native, address, size, flags, -1 if fd is None else fd, offset))
+        status = lib.pvu_dma_map(self._native, address, size, flags, -1 if fd is None else fd, offset)
+        if status == -errno.EOPNOTSUPP:
+            name = os.readlink(f"/proc/self/fd/{fd}")
+            raise OSError(-status, f"guest memory must be a memfd, or a file on tmpfs, hugetlbfs or a disk, not {name}")
+        _check(status)
 
     def unmap(self, address: int, size: int) -> None:
         """Does a DMA_UNMAP of all maps in the range.

@@ -85,7 +85,10 @@ enum { PVU_DMA_READ = 1, PVU_DMA_WRITE = 2 };
 
 pvu_dma *pvu_dma_new(size_t max_maps);
 void pvu_dma_free(pvu_dma *dma);
-/* Maps; `fd` is -1 for memory that can only be reached by message, and stays the caller's. */
+/*
+ * Maps; `fd` is -1 for memory that can only be reached by message, and stays the caller's. -EOPNOTSUPP for one that is
+ * neither memory nor on a disk.
+ */
 int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, uint32_t flags, int fd, uint64_t offset);
 /* Drops all maps in the range, which must not cut one in two. */
 int pvu_dma_unmap(pvu_dma *dma, uint64_t address, uint64_t size);

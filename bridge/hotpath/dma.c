@@ -2,6 +2,7 @@
 #include "hotpath.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -63,20 +64,33 @@ static void drop(dma_map *map)
         munmap(map->memory, map->last - map->address + 1);
 }
 
+/*
+ * Is there memory behind the file, which can be sealed (tmpfs, a memfd, hugetlbfs), or a disk? Other file systems have
+ * no device number of a disk: FUSE and those of a network could have each access wait for whoever serves them. Even to
+ * ask for the file's attributes, or the file system's, would, so nothing is asked that the kernel does not know.
+ */
+static int check_file(uint64_t size, int fd, uint64_t offset)
+{
+    struct statx file;
+
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &file) < 0)
+        return -errno;
+    if (!S_ISREG(file.stx_mode) || (!file.stx_dev_major && fcntl(fd, F_GET_SEALS) < 0))
+        return -EOPNOTSUPP;
+    /* Beyond the file's end there would be SIGBUS instead of memory. */
+    return offset > file.stx_size || size > file.stx_size - offset ? -EINVAL : 0;
+}
+
 static int map_file(dma_map *map, uint64_t size, int fd, uint64_t offset)
 {
     int protection = (map->flags & PVU_DMA_READ ? PROT_READ : 0) | (map->flags & PVU_DMA_WRITE ? PROT_WRITE : 0);
-    struct stat file;
     void *memory;
     int status = guard_install();
 
+    if (status == 0)
+        status = check_file(size, fd, offset);
     if (status < 0)
         return status;
-    /* Beyond the file's end there would be SIGBUS instead of memory. */
-    if (fstat(fd, &file) < 0)
-        return -errno;
-    if (!S_ISREG(file.st_mode) || offset > (uint64_t)file.st_size || size > (uint64_t)file.st_size - offset)
-        return -EINVAL;
     memory = mmap(NULL, size, protection, MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset);
     if (memory == MAP_FAILED)
         return -errno;

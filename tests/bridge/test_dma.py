@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -77,18 +80,47 @@ def test_a_map_that_cannot_be_is_refused(
     assert (errno_of(caught), memory.maps) == (error, 1)
 
 
-def test_only_files_are_mapped_and_as_they_were_opened(memory: GuestMemory, ram: int) -> None:
-    ends = os.pipe()
-    with pytest.raises(OSError) as caught:
-        memory.map(0, PAGE, 3, ends[0], 0)
-    assert errno_of(caught) == errno.EINVAL
+def test_a_file_is_mapped_as_it_was_opened(memory: GuestMemory, ram: int) -> None:
     readonly = os.open(f"/proc/self/fd/{ram}", os.O_RDONLY)
     with pytest.raises(OSError) as caught:
         memory.map(0, PAGE, 3, readonly, 0)
     assert errno_of(caught) == errno.EACCES
     memory.map(0, PAGE, 1, readonly, 0)
-    for fd in (*ends, readonly):
+    os.close(readonly)
+
+
+@pytest.mark.parametrize("path", ["/proc/self/status", "/sys/kernel/uevent_seqnum", "/dev/zero", "/dev/null", "/"])
+def test_what_is_neither_memory_nor_on_a_disk_is_refused(memory: GuestMemory, path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    name = re.escape(os.readlink(f"/proc/self/fd/{fd}"))
+    expected = f"guest memory must be a memfd, or a file on tmpfs, hugetlbfs or a disk, not {name}$"
+    with pytest.raises(OSError, match=expected) as caught:
+        memory.map(0, PAGE, 1, fd, 0)
+    assert (errno_of(caught), memory.maps) == (errno.EOPNOTSUPP, 0)
+    os.close(fd)
+
+
+def test_a_pipe_is_refused(memory: GuestMemory) -> None:
+    ends = os.pipe()
+    with pytest.raises(OSError, match=r"not pipe:\[") as caught:
+        memory.map(0, PAGE, 3, ends[0], 0)
+    assert errno_of(caught) == errno.EOPNOTSUPP
+    for fd in ends:
         os.close(fd)
+
+
+@pytest.mark.parametrize("folder", ["/dev/shm", "here"])
+def test_files_on_tmpfs_and_disks_are_mapped_as_qemu_has_them(memory: GuestMemory, folder: str) -> None:
+    """memory-backend-file,mem-path=..."""
+    with tempfile.TemporaryFile(dir=Path(__file__).parent if folder == "here" else folder) as file:
+        file.truncate(PAGE)
+        if folder == "here" and os.major(os.fstat(file.fileno()).st_dev) == 0:  # a container's overlay
+            with pytest.raises(OSError, match="guest memory must be a memfd"):
+                memory.map(0, PAGE, 3, file.fileno(), 0)
+        else:
+            memory.map(0, PAGE, 3, file.fileno(), 0)
+            memory.write_mapped(0, b"what the device wrote")
+            assert file.read(21) == b"what the device wrote"
 
 
 def test_there_is_an_end_to_maps(memory: GuestMemory) -> None:
