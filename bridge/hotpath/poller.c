@@ -158,12 +158,17 @@ bool poller_send(pvu_poller *poller, pvu_session *session)
     return !session->over && poller->ring && !poller->spinning && uring_send(poller->ring, session);
 }
 
+static void receive(pvu_poller *poller, pvu_session *session)
+{
+    if (poller->ring && !session->receiving && !session->owed && !session->blocked && !session->over)
+        uring_receive(poller->ring, session);
+}
+
+/* The session served last is asked for only when there is no spinning, which would receive from it itself. */
 void poller_receive(pvu_poller *poller, pvu_session *session)
 {
-    bool spun = poller->spinning && session == poller->hot;
-
-    if (poller->ring && !session->receiving && !session->owed && !session->blocked && !session->over && !spun)
-        uring_receive(poller->ring, session);
+    if (!poller->spin_ns || session != poller->hot)
+        receive(poller, session);
 }
 
 void poller_settle(pvu_poller *poller, pvu_session *session)
@@ -178,10 +183,8 @@ void poller_remove(pvu_poller *poller, pvu_session *session)
 
     epoll_interest(poller, session, 0);
     epoll_forget(poller, (uintptr_t)session);
-    if (poller->hot == session) {
+    if (poller->hot == session)
         poller->hot = NULL;
-        poller->spinning = false;
-    }
     while (session->queued && *link != session)
         link = &(*link)->next;
     if (session->queued) {
@@ -207,23 +210,14 @@ bool poller_forked(const pvu_poller *poller)
 
 /* Serving */
 
-static void stop_spinning(pvu_poller *poller)
-{
-    if (poller->spinning) {
-        poller->spinning = false;
-        if (poller->hot)
-            poller_receive(poller, poller->hot);
-    }
-}
-
 static int serve(pvu_poller *poller, pvu_session *session)
 {
+    pvu_session *before = poller->hot;
     int kind = session->deferred;
 
-    if (poller->hot != session) {
-        stop_spinning(poller);
-        poller->hot = session;
-    }
+    poller->hot = session;
+    if (before && before != session)
+        receive(poller, before);
     poller->served = true;
     session->deferred = PVU_NONE;
     if (kind != PVU_NONE)
@@ -284,6 +278,8 @@ static uint64_t now(void)
 static int look(pvu_poller *poller, int64_t timeout)
 {
     poller->streak = 0;
+    if (poller->hot && !poller->spinning)
+        receive(poller, poller->hot);
     return poller->ring ? uring_wait(poller->ring, poller, timeout) : epoll_look(poller, timeout);
 }
 
@@ -320,14 +316,13 @@ static void give_up(pvu_poller *poller, uint32_t penalty)
 {
     poller->skip = penalty;
     poller->penalty = penalty < MAX_PENALTY ? 2 * penalty : MAX_PENALTY;
-    stop_spinning(poller);
 }
 
 /*
  * Looks again and again for the next message of the session served last, and now and then for all else, until `until`.
  * Returns an event, PVU_NONE when something else was found or there is nothing, or a negative errno.
  */
-static int spin(pvu_poller *poller, uint64_t until)
+static int look_often(pvu_poller *poller, uint64_t until)
 {
     uint64_t limit = now() + poller->spin_ns;
     int status;
@@ -361,8 +356,20 @@ static int spin(pvu_poller *poller, uint64_t until)
     }
     if (limit <= until)
         give_up(poller, poller->penalty);
-    stop_spinning(poller);
     return PVU_NONE;
+}
+
+/* The same, after what waits to be sent: replies go out at once as long as it lasts. */
+static int spin(pvu_poller *poller, uint64_t until)
+{
+    int status = pvu_poller_submit(poller);
+
+    if (status < 0)
+        return status;
+    poller->spinning = true;
+    status = look_often(poller, until);
+    poller->spinning = false;
+    return status;
 }
 
 /* Is it time to try? Only what was served lately is worth it. */
@@ -408,13 +415,11 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
         if (poller->first) {
             wait = 0;
         } else if (wait && worth_spinning(poller)) {
-            poller->spinning = true;
             kind = spin(poller, end < begun + BUSY_NS ? end : begun + BUSY_NS);
             if (kind != PVU_NONE)
                 return kind;
             continue;
         }
-        stop_spinning(poller);
         kind = look(poller, wait);
         looked = true;
         if (kind < 0)

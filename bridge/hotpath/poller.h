@@ -24,7 +24,7 @@ struct pvu_poller {
     /* Spinning: instead of sleeping, for a while, when the last attempts showed that it is worth it. */
     uint64_t spin_ns;
     pvu_session *hot; /* the session served last */
-    bool spinning;    /* `hot` is received from by spinning: the ring does not */
+    bool spinning;    /* it is received from again and again; the ring has neither its receive nor its replies */
     bool served;      /* since the last wait */
     uint32_t attempts;
     uint32_t hits;    /* messages that came meanwhile */
