@@ -32,8 +32,10 @@ enum { OF_RECEIVE = 0, OF_SEND = 1, OF_EPOLL = 2, OF_CANCEL = 3, OF_MASK = 3 };
 
 struct uring {
     int fd;
+    int handle;        /* of `fd` in system calls: its index among the thread's registered rings */
+    uint32_t flags;    /* of every call: is it one? */
     int eventfd;       /* tells another loop that there is work; -1 before one asked */
-    bool enabled;      /* by the thread that used it first, which remains the only one */
+    const char *owner; /* the thread that enabled it, and may use it; NULL before */
     bool polling;      /* for `epoll` */
     bool epoll_ready;
     uint32_t tail;     /* behind the last entry that was made */
@@ -45,6 +47,8 @@ struct uring {
     char *rings;
     size_t rings_size, sqes_size;
 };
+
+static _Thread_local char this_thread; /* its address tells threads apart */
 
 static uint32_t load(const uint32_t *at)
 {
@@ -177,17 +181,36 @@ static void settle(uring *ring)
     }
 }
 
-static int enter(uring *ring, uint32_t wanted, uint32_t flags, const struct __kernel_timespec *limit)
+/* For this thread and no other. A descriptor that is registered needs no looking up. */
+static int enable(uring *ring)
+{
+    struct io_uring_rsrc_update own = { .offset = UINT32_MAX, .data = (uint32_t)ring->fd };
+
+    if (syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+        return -errno;
+    ring->owner = &this_thread;
+    ring->handle = ring->fd;
+    if (syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_RING_FDS, &own, 1) == 1) {
+        ring->handle = (int)own.offset;
+        ring->flags = IORING_ENTER_REGISTERED_RING;
+    }
+    return 0;
+}
+
+static int enter(uring *ring, uint32_t wanted, const struct __kernel_timespec *limit)
 {
     struct io_uring_getevents_arg more = { .ts = (uintptr_t)limit };
+    int status = ring->owner ? 0 : enable(ring);
+    uint32_t flags = ring->flags | IORING_ENTER_GETEVENTS | (limit ? IORING_ENTER_EXT_ARG : 0);
     long taken;
 
-    if (!ring->enabled && syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
-        return -errno;
-    ring->enabled = true;
+    if (status < 0)
+        return status;
+    if (ring->owner != &this_thread)
+        return -EEXIST;
     __atomic_store_n(ring->sq_tail, ring->tail, __ATOMIC_RELEASE);
-    taken = syscall(SYS_io_uring_enter, ring->fd, ring->tail - load(ring->sq_head), wanted,
-                    flags | IORING_ENTER_EXT_ARG, &more, sizeof(more));
+    taken = syscall(SYS_io_uring_enter, ring->handle, ring->tail - load(ring->sq_head), wanted, flags,
+                    limit ? &more : NULL, limit ? sizeof(more) : 0);
     if (taken < 0 && errno != EINTR && errno != ETIME && errno != EAGAIN && errno != EBUSY)
         return -errno;
     reap(ring);
@@ -199,7 +222,7 @@ static int enter(uring *ring, uint32_t wanted, uint32_t flags, const struct __ke
 int uring_submit(uring *ring)
 {
     while (load(ring->sq_head) != ring->tail) {
-        int status = enter(ring, 0, IORING_ENTER_GETEVENTS, NULL);
+        int status = enter(ring, 0, NULL);
 
         if (status < 0)
             return status;
@@ -271,7 +294,7 @@ int uring_wait(uring *ring, pvu_poller *poller, int64_t timeout)
         sqe->poll32_events = POLLIN;
         ring->polling = true;
     }
-    status = enter(ring, timeout != 0, IORING_ENTER_GETEVENTS, timeout > 0 ? &limit : NULL);
+    status = enter(ring, timeout != 0, timeout > 0 ? &limit : NULL);
     if (status < 0 || !ring->epoll_ready)
         return status;
     ring->epoll_ready = false;
@@ -288,7 +311,7 @@ bool uring_forget(uring *ring, pvu_session *session)
         if (!sqe)
             break;
         sqe->addr = (uintptr_t)session | OF_RECEIVE;
-        status = enter(ring, 1, IORING_ENTER_GETEVENTS, NULL);
+        status = enter(ring, 1, NULL);
     }
     return !session->receiving && !session->tx_queued;
 }
