@@ -120,13 +120,14 @@ struct pvu_device {
 /* session.c: a client's socket, what came in, what goes out. */
 
 enum {
-    RX_SIZE = PVU_MAX_TRANSFER + (68 << 10), /* a message and RX_STEP, in whole pages */
     RX_STEP = 64 << 10,         /* bytes in one receive, unless one message needs more */
+    RX_PIECES = 4,              /* receives that the kernel can have done of its own accord */
+    RX_SIZE = PVU_MAX_TRANSFER + (4 << 10) + (1 + RX_PIECES) * RX_STEP, /* whole pages: a message, and more */
     RX_SMALL = 4 << 10,         /* unread bytes that are moved to the front, which is in the cache */
     TX_SIZE = 2 << 20,
     TX_FOR_PYTHON = 512 << 10,  /* room that replies to region accesses leave */
     TX_STEP = 16 << 10,         /* bytes in one send, unless one message has more */
-    RX_FDS = 2 * PVU_MAX_FDS,   /* of a message that is not all there, and of the next */
+    RX_FDS = (1 + RX_PIECES) * PVU_MAX_FDS,
 };
 
 /* An access under way: it may stop at any span for Python's sake, and go on after it. */
@@ -145,8 +146,8 @@ struct pvu_session {
     int fd;
     uint32_t token;
     uint32_t interest; /* epoll events that are asked for */
-    bool receiving;    /* the kernel has leave to write behind rx_tail, and what session_room gave */
-    bool more;         /* there was more to receive */
+    bool receiving;    /* the kernel receives of its own accord, */
+    bool cancelled;    /* but was told to stop */
     bool negotiated;
     bool owed;         /* Python owes an answer */
     bool blocked;      /* no room for a reply: the client must read first */
@@ -168,9 +169,6 @@ struct pvu_session {
         size_t end; /* index in rx behind the last byte that it came with */
     } rx_fds[RX_FDS];
     size_t rx_fd_count;
-    struct msghdr rx_message;
-    struct iovec rx_part;
-    _Alignas(struct cmsghdr) char rx_control[CMSG_SPACE(PVU_MAX_FDS * sizeof(int))];
 
     uint8_t *tx; /* TX_SIZE bytes; whole messages from head to tail, but for the first `rest` bytes */
     size_t tx_head, tx_tail;
@@ -183,11 +181,14 @@ struct pvu_session {
     pvu_session *next_sending;
 };
 
+enum { RX_CONTROL = CMSG_SPACE(PVU_MAX_FDS * sizeof(int)) }; /* beside a receive: the kernel closes more descriptors */
+
 /* One receive. True when there was something: bytes, or the end. */
 bool session_receive(pvu_session *session);
-/* The same in two steps: what recvmsg needs, and what it returned, a negative errno included. */
-struct msghdr *session_room(pvu_session *session);
-bool session_received(pvu_session *session, ssize_t got);
+/* The same of what the kernel received: a negative errno, or that many bytes and what came beside them. */
+bool session_received(pvu_session *session, ssize_t got, const uint8_t *data, struct msghdr *beside);
+/* Is there room for all that the kernel could receive before it is stopped? */
+bool session_roomy(pvu_session *session);
 /* Serves what was received, as far as it goes: a PVU_ event, or PVU_NONE. */
 int session_serve(pvu_session *session, pvu_event *event);
 /* Ends a session, for an errno or, with 0, because the peer left. */

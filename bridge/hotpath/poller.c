@@ -359,12 +359,12 @@ static int look_often(pvu_poller *poller, uint64_t until)
     return PVU_NONE;
 }
 
-/* The same, after what waits to be sent: replies go out at once as long as it lasts. */
+/* The same, after what waits to be sent: replies go out at once as long as it lasts, and the ring does not receive. */
 static int spin(pvu_poller *poller, uint64_t until)
 {
-    int status = pvu_poller_submit(poller);
+    int status = poller->ring ? uring_stop(poller->ring, poller->hot) : 0;
 
-    if (status < 0)
+    if (status < 0 || found(poller))
         return status;
     poller->spinning = true;
     status = look_often(poller, until);

@@ -52,7 +52,7 @@ void uring_close(uring *ring);
 int uring_fd(uring *ring);
 /* Sends all that waits in `tx` with the next system call: false if that must be done otherwise. */
 bool uring_send(uring *ring, pvu_session *session);
-/* Receives into the session, which is enqueued when there is something. */
+/* Receives into the session, which is enqueued when there is something, until it is stopped. */
 void uring_receive(uring *ring, pvu_session *session);
 /* Does at once what is to be sent and received; 0 or a negative errno. */
 int uring_submit(uring *ring);
@@ -60,7 +60,9 @@ int uring_submit(uring *ring);
 int uring_wait(uring *ring, pvu_poller *poller, int64_t timeout);
 /* Is there something to find without waiting? */
 bool uring_pending(const uring *ring);
-/* The kernel leaves the session's buffers alone from now on. False if that cannot be had. */
+/* Receives no more, as far as that can be had; 0 or a negative errno. */
+int uring_stop(uring *ring, pvu_session *session);
+/* The kernel leaves the session alone from now on. False if that cannot be had. */
 bool uring_forget(uring *ring, pvu_session *session);
 
 #endif

@@ -53,7 +53,8 @@ static void compact_rx(pvu_session *session)
     session->rx_head = 0;
 }
 
-struct msghdr *session_room(pvu_session *session)
+/* Bytes that a receive may bring: what is unread moves to the front when that is cheap, or must be. */
+static size_t room(pvu_session *session)
 {
     size_t unread = session->rx_tail - session->rx_head;
     wire_header header;
@@ -66,36 +67,50 @@ struct msghdr *session_room(pvu_session *session)
     }
     if (unread <= RX_SMALL || RX_SIZE - session->rx_tail < wanted)
         compact_rx(session);
-    session->rx_part = (struct iovec){ .iov_base = session->rx + session->rx_tail, .iov_len = wanted };
-    /* More descriptors than a message may have are closed by the kernel. */
-    session->rx_message = (struct msghdr){
-        .msg_iov = &session->rx_part,
-        .msg_iovlen = 1,
-        .msg_control = session->rx_control,
-        .msg_controllen = sizeof(session->rx_control),
-    };
-    return &session->rx_message;
+    return wanted;
 }
 
-bool session_received(pvu_session *session, ssize_t got)
+bool session_roomy(pvu_session *session)
 {
-    if (got == -EAGAIN || got == -EINTR || got == -ECANCELED)
+    enum { WANTED = RX_PIECES * RX_STEP };
+
+    /* Python may have been told where the message is that it answers: that stays where it is. */
+    if (!session->owed && RX_SIZE - session->rx_tail < WANTED)
+        compact_rx(session);
+    return RX_SIZE - session->rx_tail >= WANTED && session->rx_fd_count <= PVU_MAX_FDS;
+}
+
+bool session_received(pvu_session *session, ssize_t got, const uint8_t *data, struct msghdr *beside)
+{
+    if (got == -EAGAIN || got == -EINTR || got == -ECANCELED || got == -ENOBUFS)
         return false;
-    if (got > 0) {
-        session->rx_tail += (size_t)got;
-        if (session->rx_message.msg_controllen)
-            take_fds(session, &session->rx_message);
-    } else {
+    if (got <= 0) {
         session_end(session, (int)-got);
+        return true;
     }
+    if (data && (size_t)got > RX_SIZE - session->rx_tail) {
+        session_end(session, ENOBUFS); /* the kernel did not stop when it was told to */
+        got = 0;
+    }
+    if (data)
+        memcpy(session->rx + session->rx_tail, data, (size_t)got);
+    session->rx_tail += (size_t)got;
+    if (beside->msg_controllen)
+        take_fds(session, beside);
     return true;
 }
 
 bool session_receive(pvu_session *session)
 {
-    ssize_t got = recvmsg(session->fd, session_room(session), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    _Alignas(struct cmsghdr) char control[RX_CONTROL];
+    size_t wanted = room(session);
+    struct iovec part = { .iov_base = session->rx + session->rx_tail, .iov_len = wanted };
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+    };
+    ssize_t got = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
-    return session_received(session, got < 0 ? -errno : got);
+    return session_received(session, got < 0 ? -errno : got, NULL, &message);
 }
 
 /* Descriptors of the message that ends at `last`: the first up to `room` go to `fds`, others are closed. */

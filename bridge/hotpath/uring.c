@@ -1,6 +1,7 @@
 /*
- * io_uring: the replies and the next receive go to the kernel in the very call that waits, one a round trip. It needs
- * Linux 6.1, and leave to be used, which containers often have not: then there is no ring, and epoll does its work.
+ * io_uring: replies go to the kernel in the very call that waits, and it receives without being asked each time, into
+ * pieces of memory that all sessions share: one call a round trip. It needs Linux 6.1, and leave to be used, which
+ * containers often have not: then there is no ring, and epoll does its work.
  */
 #include "poller.h"
 
@@ -25,7 +26,15 @@ enum {
     ENTRIES = 256,
     SEND_STEP = 16 << 10, /* what the kernel takes whole or not at all */
     CANCELS = 64,         /* calls until a receive that is cancelled must have ended */
+    OFFERS = 4096,        /* a page for the list of pieces, which are behind it */
 };
+
+/* A piece: what recvmsg tells of it, descriptors that came beside it, and the bytes. */
+typedef struct {
+    struct io_uring_recvmsg_out told;
+    _Alignas(struct cmsghdr) char control[RX_CONTROL];
+    uint8_t data[RX_STEP];
+} piece;
 
 /* What a completion is of: in the low bits of a session's address. */
 enum { OF_RECEIVE = 0, OF_SEND = 1, OF_EPOLL = 2, OF_CANCEL = 3, OF_MASK = 3 };
@@ -40,6 +49,9 @@ struct uring {
     bool epoll_ready;
     uint32_t tail;     /* behind the last entry that was made */
     pvu_session *sending;
+    struct io_uring_buf_ring *offered; /* pieces that the kernel may receive into, */
+    uint16_t offers;                   /* this many so far */
+    piece *pieces;
     uint32_t *sq_head, *sq_tail, *sq_flags, *cq_head, *cq_tail;
     uint32_t sq_mask, cq_mask;
     struct io_uring_sqe *sqes;
@@ -60,6 +72,33 @@ static void *map(int fd, size_t size, uint64_t offset)
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)offset);
 
     return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void offer(uring *ring, uint16_t number)
+{
+    ring->offered->bufs[ring->offers++ % RX_PIECES] = (struct io_uring_buf){
+        .addr = (uintptr_t)&ring->pieces[number], .len = sizeof(piece), .bid = number
+    };
+    __atomic_store_n(&ring->offered->tail, ring->offers, __ATOMIC_RELEASE);
+}
+
+/* Shared, lest a fork moves what the kernel knows to other pages. */
+static bool offer_pieces(uring *ring)
+{
+    struct io_uring_buf_reg list = { .ring_entries = RX_PIECES };
+    char *memory = mmap(NULL, OFFERS + RX_PIECES * sizeof(piece), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                        -1, 0);
+
+    if (memory == MAP_FAILED)
+        return false;
+    ring->offered = (struct io_uring_buf_ring *)(void *)memory;
+    ring->pieces = (piece *)(void *)(memory + OFFERS);
+    list.ring_addr = (uintptr_t)memory;
+    if (syscall(SYS_io_uring_register, ring->fd, IORING_REGISTER_PBUF_RING, &list, 1) < 0)
+        return false;
+    for (uint16_t number = 0; number < RX_PIECES; number++)
+        offer(ring, number);
+    return true;
 }
 
 uring *uring_open(void)
@@ -88,7 +127,7 @@ uring *uring_open(void)
     ring->sqes_size = setup.sq_entries * sizeof(struct io_uring_sqe);
     ring->rings = map(ring->fd, ring->rings_size, IORING_OFF_SQ_RING);
     ring->sqes = map(ring->fd, ring->sqes_size, IORING_OFF_SQES);
-    if (!ring->rings || !ring->sqes || (setup.features & needed) != needed) {
+    if (!ring->rings || !ring->sqes || (setup.features & needed) != needed || !offer_pieces(ring)) {
         uring_close(ring);
         errno = EOPNOTSUPP;
         return NULL;
@@ -112,6 +151,8 @@ void uring_close(uring *ring)
         munmap(ring->rings, ring->rings_size);
     if (ring->sqes)
         munmap(ring->sqes, ring->sqes_size);
+    if (ring->offered)
+        munmap(ring->offered, OFFERS + RX_PIECES * sizeof(piece));
     if (ring->eventfd >= 0)
         close(ring->eventfd);
     close(ring->fd);
@@ -137,6 +178,38 @@ bool uring_pending(const uring *ring)
            load(ring->sq_flags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
+static struct io_uring_sqe *entry(uring *ring, uint8_t opcode, int fd, uint64_t data);
+
+/* Has the kernel receive no more. It does not always listen: then this is to be tried again. */
+static void cancel(uring *ring, pvu_session *session)
+{
+    struct io_uring_sqe *sqe = entry(ring, IORING_OP_ASYNC_CANCEL, -1, (uintptr_t)session | OF_CANCEL);
+
+    if (sqe)
+        sqe->addr = (uintptr_t)session | OF_RECEIVE;
+    session->cancelled = sqe;
+}
+
+static void received(uring *ring, pvu_session *session, const struct io_uring_cqe *cqe)
+{
+    if (cqe->flags & IORING_CQE_F_BUFFER) {
+        uint16_t number = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+        piece *got = &ring->pieces[number];
+        struct msghdr message = { .msg_control = got->control, .msg_controllen = got->told.controllen };
+
+        session_received(session, got->told.payloadlen, got->data, &message);
+        offer(ring, number);
+    } else {
+        session_received(session, cqe->res, NULL, NULL);
+    }
+    session->receiving = cqe->flags & IORING_CQE_F_MORE;
+    if (!session->receiving)
+        session->cancelled = false;
+    else if (!session->cancelled && (session->over || !session_roomy(session)))
+        cancel(ring, session);
+    poller_enqueue(session->poller, session);
+}
+
 /* Completions: that of a send comes only when not all was sent. */
 static void reap(uring *ring)
 {
@@ -148,10 +221,7 @@ static void reap(uring *ring)
 
         switch (cqe->user_data & OF_MASK) {
         case OF_RECEIVE:
-            session->receiving = false;
-            session->more = cqe->flags & IORING_CQE_F_SOCK_NONEMPTY;
-            session_received(session, cqe->res);
-            poller_enqueue(session->poller, session);
+            received(ring, session, cqe);
             break;
         case OF_SEND:
             session->tx_result = cqe->res;
@@ -160,7 +230,8 @@ static void reap(uring *ring)
             ring->polling = false;
             ring->epoll_ready = true;
             break;
-        default:
+        case OF_CANCEL:
+            session->cancelled = session->receiving && cqe->res >= 0;
             break;
         }
     }
@@ -267,15 +338,29 @@ bool uring_send(uring *ring, pvu_session *session)
 
 void uring_receive(uring *ring, pvu_session *session)
 {
+    static const struct msghdr form = { .msg_controllen = RX_CONTROL };
     struct io_uring_sqe *sqe = entry(ring, IORING_OP_RECVMSG, session->fd, (uintptr_t)session | OF_RECEIVE);
 
     if (!sqe)
         return; /* the ring is of no use: pvu_poller_next says so */
-    sqe->addr = (uintptr_t)session_room(session);
+    sqe->addr = (uintptr_t)&form;
     sqe->len = 1;
     sqe->msg_flags = MSG_CMSG_CLOEXEC;
-    sqe->ioprio = (uint16_t)(session->more ? 0 : IORING_RECVSEND_POLL_FIRST);
+    sqe->ioprio = IORING_RECV_MULTISHOT;
+    sqe->flags = IOSQE_BUFFER_SELECT;
     session->receiving = true;
+}
+
+int uring_stop(uring *ring, pvu_session *session)
+{
+    int status = uring_submit(ring);
+
+    for (int i = 0; session->receiving && status == 0 && i < CANCELS; i++) {
+        if (!session->cancelled)
+            cancel(ring, session);
+        status = enter(ring, 1, NULL);
+    }
+    return status;
 }
 
 int uring_wait(uring *ring, pvu_poller *poller, int64_t timeout)
@@ -303,17 +388,7 @@ int uring_wait(uring *ring, pvu_poller *poller, int64_t timeout)
 
 bool uring_forget(uring *ring, pvu_session *session)
 {
-    int status = uring_submit(ring);
-
-    for (int i = 0; session->receiving && status == 0 && i < CANCELS; i++) {
-        struct io_uring_sqe *sqe = entry(ring, IORING_OP_ASYNC_CANCEL, -1, OF_CANCEL);
-
-        if (!sqe)
-            break;
-        sqe->addr = (uintptr_t)session | OF_RECEIVE;
-        status = enter(ring, 1, NULL);
-    }
-    return !session->receiving && !session->tx_queued;
+    return uring_stop(ring, session) == 0 && !session->receiving && !session->tx_queued;
 }
 
 #else
@@ -332,6 +407,7 @@ void uring_receive(uring *ring, pvu_session *session) { (void)ring; (void)sessio
 int uring_submit(uring *ring) { (void)ring; return 0; }
 int uring_wait(uring *ring, pvu_poller *poller, int64_t timeout) { (void)ring; (void)poller; (void)timeout; return 0; }
 bool uring_pending(const uring *ring) { (void)ring; return false; }
+int uring_stop(uring *ring, pvu_session *session) { (void)ring; (void)session; return 0; }
 bool uring_forget(uring *ring, pvu_session *session) { (void)ring; (void)session; return true; }
 
 #endif
