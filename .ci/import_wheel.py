@@ -29,6 +29,7 @@ from pyvfio_user.bridge.server import serve
 from pyvfio_user.devices.upcase import Upcase
 from pyvfio_user.guest.machines import load_config
 from pyvfio_user.guest.payload import sources
+from pyvfio_user.guest.tracing import sources as tracer_sources
 
 async def main():
     with tempfile.TemporaryDirectory() as folder:
@@ -40,6 +41,7 @@ async def main():
 asyncio.run(main())
 assert load_config("el2").command("qemu")
 assert "start.S" in sources()
+assert {"plugin.c", "event.h"} <= tracer_sources().keys()
 names = [module.name for module in pkgutil.walk_packages(pyvfio_user.__path__, "pyvfio_user.")]
 names.remove("pyvfio_user.bridge.hotpath.build")  # it compiles the extension: in a source tree only
 for name in names:

@@ -9,3 +9,7 @@ class DefinitionError(ValueError):
 
 class WireError(ValueError):
     """A message is not laid out as the protocol says."""
+
+
+class StreamError(ValueError):
+    """A trace is not laid out as `bridge.stream` says."""

@@ -12,3 +12,7 @@ class QemuError(Exception):
 
 class MatrixError(RuntimeError):
     """A run of the matrix ended without a result; the message says why, QEMU's command and console included."""
+
+
+class TraceError(RuntimeError):
+    """A guest cannot be traced, or a trace not be shown; the message says why."""

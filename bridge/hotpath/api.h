@@ -193,3 +193,13 @@ int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size);
 void pvu_session_finish(pvu_session *session, int status);
 /* The same for PVU_READ: the register holds `value` now. */
 void pvu_session_finish_read(pvu_session *session, uint64_t value);
+
+/* The ring of labelled events that QEMU's plugin writes: see event.h. */
+
+/*
+ * Copies up to `most` events of 64 bytes from a ring of `capacity` events to `to`, the oldest first, and makes their room
+ * free. `*taken` is how many were taken before, by this reader, who is the only one.
+ */
+size_t pvu_ring_take(void *ring, uint64_t capacity, uint64_t *taken, uint8_t *to, size_t most);
+/* How many events found no room. */
+uint64_t pvu_ring_dropped(const void *ring);

@@ -21,8 +21,9 @@ SOURCES = [
     "poller.c",
     "epoll.c",
     "uring.c",
+    "ring.c",
 ]
-HEADERS = ["api.h", "hotpath.h", "poller.h"]
+HEADERS = ["api.h", "hotpath.h", "poller.h", "event.h"]
 
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "api.h").read_text())

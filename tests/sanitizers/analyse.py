@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pyvfio_user.guest import tracing
+from pyvfio_user.guest.errors import TraceError
 from pyvfio_user.guest.payload import PayloadError, compile_in, sources
 from pyvfio_user.guest.provision.compiler import Compiler, find_compiler
 
@@ -46,6 +48,17 @@ def compile_guest(compiler: Compiler, flags: tuple[str, ...]) -> bool:
     return True
 
 
+def compile_tracer(compiler: str, flags: tuple[str, ...]) -> bool:
+    """Compiles the plugin that traces; did it pass?"""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            tracing.compile_in(Path(folder), compiler, extra=flags)
+        except TraceError as error:
+            print(error, file=sys.stderr)
+            return False
+    return True
+
+
 def main() -> int:
     """The exit status: 0 when nobody complained."""
     native = os.environ.get("CC", "cc")
@@ -55,10 +68,12 @@ def main() -> int:
     cross = find_compiler()
     passed = compile_hot_path(native, STRICT) and compile_hot_path(native, ("-Werror", ANALYSER))
     print("the hot path: warnings and analyser", "passed" if passed else "FAILED", flush=True)
+    tracer = compile_tracer(native, STRICT) and compile_tracer(native, ("-Werror", ANALYSER))
+    print("the tracer: warnings and analyser", "passed" if tracer else "FAILED", flush=True)
     analysed = supports([*cross.command], ANALYSER)
     guest = compile_guest(cross, (*STRICT, ANALYSER) if analysed else STRICT)
     print(f"the guest: warnings{' and analyser' if analysed else ''}", "passed" if guest else "FAILED", flush=True)
-    return 0 if passed and guest else 1
+    return 0 if passed and tracer and guest else 1
 
 
 if __name__ == "__main__":

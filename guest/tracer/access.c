@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-or-later */
+/* What QEMU calls after each load and store: most are of ordinary memory, and must cost little. */
+#include "tracer.h"
+
+#include <string.h>
+
+#define likely(x) __builtin_expect(!!(x), 1)
+
+/* Numbers of elements go on when this is another access of one execution of an instruction, as of ST1. */
+static void continues(struct vcpu *vcpu, const struct site *site, unsigned size)
+{
+    if (vcpu->open != site) {
+        vcpu->elements = 0;
+        vcpu->done = 0;
+    }
+    vcpu->done = (uint8_t)(vcpu->done + size);
+    vcpu->open = vcpu->done < site->meaning.total ? site : NULL;
+}
+
+/* The bytes, and zeros behind them. */
+static unsigned value_of(qemu_plugin_meminfo_t info, uint64_t data[2])
+{
+    qemu_plugin_mem_value value = qemu_plugin_mem_get_value(info);
+    unsigned size = 1u << value.type;
+
+    data[0] = size < 8 ? value.data.u64 & ((1ull << 8 * size) - 1) : value.data.u64;
+    data[1] = size < 16 ? 0 : value.data.u128.high;
+    return size;
+}
+
+static void accessed(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t address, const struct site *site)
+{
+    uint64_t data[2];
+    unsigned size = value_of(info, data);
+    uint8_t kind = site->meaning.kind;
+
+    if (vcpu->hidden.site)
+        hidden_settle(vcpu);
+    if (!kind)
+        kind = qemu_plugin_mem_is_store(info) ? EVENT_STORE : EVENT_LOAD;
+    continues(vcpu, site, size);
+    const uint8_t *known = site->meaning.flags & EVENT_NO_DATA ? NULL : (const uint8_t *)data;
+    record(vcpu, site, address, known, size, kind, site->meaning.flags, &info);
+
+    const struct page *page = &vcpu->pages[address / PAGE % PAGES];
+    if (page_holds(vcpu, page, address, 1) && page->config)
+        pci_access((uint64_t)page->event.peripheral * PAGE + address % PAGE, size, data[0], kind != EVENT_LOAD);
+}
+
+/* One event, nothing to be said before it. */
+static void record_one(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t address, const struct page *page,
+                       const struct site *site)
+{
+    uint64_t sequence;
+    struct event *event = ring_begin(vcpu, &sequence);
+
+    if (!event)
+        return;
+    event->pc = site->pc;
+    event->offset = page->event.offset + (address - page->start);
+    event->instruction = site->word;
+    memcpy(&event->vcpu, &page->event.vcpu, sizeof *event - offsetof(struct event, vcpu));
+    event->kind = site->meaning.kind;
+    event->flags |= site->meaning.flags;
+    uint64_t data[2];
+    event->size = value_of(info, data);
+    memcpy(event->data, data, sizeof data);
+    ring_end(event, sequence);
+}
+
+void on_access(unsigned index, qemu_plugin_meminfo_t info, uint64_t address, void *userdata)
+{
+    struct vcpu *vcpu = &vcpus[index];
+    struct page *page = &vcpu->pages[address / PAGE % PAGES];
+    const struct site *site = userdata;
+
+    if (likely(page_holds(vcpu, page, address, 16))) {
+        if (!page->window)
+            return;
+        if (site->simple && !page->config && !vcpu->barriers && !vcpu->hidden.site && !vcpu->open)
+            record_one(vcpu, info, address, page, site);
+        else
+            accessed(vcpu, info, address, site);
+        return;
+    }
+    if (!page_holds(vcpu, page, address, 1))
+        page = page_find(vcpu, address, &info);
+    if (!page)
+        return;
+    /* What begins in ordinary memory may end in a window. */
+    if (page->window || !page_holds(vcpu, page, address, 1ull << qemu_plugin_mem_size_shift(info)))
+        accessed(vcpu, info, address, site);
+}

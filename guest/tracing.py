@@ -1,0 +1,196 @@
+"""Tracing a guest: builds the plugin that QEMU loads (`guest/tracer`), and keeps the events that it writes.
+
+with Tracer(find_qemu().require().path) as tracer, recording(tracer, path):
+    ... a QEMU whose command has `tracer.options`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from ..bridge.ring import Ring
+from ..bridge.stream import Event, file_header, unpack_all
+from .errors import TraceError
+from .provision.cache import cache_directory
+
+API_VERSION = 7
+"""The version of QEMU's plugin interface that the tracer is written for. It changed incompatibly before."""
+
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread")
+_BUILD_SECONDS = 120
+_PROBE_SECONDS = 20
+_POLL_SECONDS = 0.01
+
+
+class Window(NamedTuple):
+    """Physical addresses, in whole pages; `config`: an ECAM, else memory that BARs are in."""
+
+    base: int
+    size: int
+    config: bool = False
+
+    def __str__(self) -> str:
+        """As the plugin takes it."""
+        return f"{'config' if self.config else 'window'}={self.base:#x}+{self.size:#x}"
+
+
+VIRT_WINDOWS = (
+    Window(0x1000_0000, 0x2EFF_0000),
+    Window(0x3F00_0000, 0x0100_0000, config=True),
+    Window(0x40_1000_0000, 0x1000_0000, config=True),
+    Window(0x80_0000_0000, 0x80_0000_0000),
+)
+"""Where the `virt` machine has PCIe, whatever `highmem-ecam` says: nothing else is there with up to 255 GiB of RAM."""
+
+
+def sources() -> dict[str, str]:
+    """The plugin's sources by file name, the layout of events among them."""
+    folder = resources.files(__package__) / "tracer"
+    texts = {
+        each.name: each.read_text(encoding="utf-8") for each in folder.iterdir() if each.name.endswith((".c", ".h"))
+    }
+    layout = resources.files(__package__.rpartition(".")[0] + ".bridge.hotpath") / "event.h"
+    return {**texts, layout.name: layout.read_text(encoding="utf-8")}
+
+
+def find_host_compiler() -> str:
+    """The C compiler of this machine: $CC, or cc. Raises `TraceError`."""
+    named = os.environ.get("CC", "cc")
+    found = shutil.which(named)
+    if found is None:
+        raise TraceError(f"the tracer needs a C compiler, {named} was not found: install the Debian package gcc")
+    return found
+
+
+def compile_in(folder: Path, compiler: str, extra: Sequence[str] = ()) -> Path:
+    """The plugin, compiled in this folder. Raises `TraceError` with what the compiler said."""
+    texts = sources()
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    units = sorted(name for name in texts if name.endswith(".c"))
+    command = [compiler, *FLAGS, *extra, *units, "-o", "tracer.so"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TraceError(f"the tracer's compiler must run: {error}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise TraceError(f"the tracer must compile; {shlex.join(command)} ended with {done.returncode}:\n{said}")
+    return folder / "tracer.so"
+
+
+def build() -> Path:
+    """The plugin, built now or earlier from the same sources by the same compiler. Raises `TraceError`."""
+    compiler = find_host_compiler()
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    parts = (compiler, version, FLAGS, sorted(sources().items()))
+    target = cache_directory() / f"tracer-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
+            os.replace(compile_in(Path(folder), compiler), target)
+    return target
+
+
+def api_version(qemu: Path) -> int | None:
+    """The newest version of the plugin interface that a QEMU has; None: it takes no plugins. Raises `TraceError`.
+
+    QEMU says it only when it refuses a plugin: so it is shown one that asks for version 2**31 - 1.
+    """
+    with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
+        probe = Path(folder) / "probe.so"
+        source = '__attribute__((visibility("default"))) int qemu_plugin_version = 0x7fffffff;\n'
+        source += "int qemu_plugin_install(void);\nint qemu_plugin_install(void) { return 1; }\n"
+        command = [find_host_compiler(), "-shared", "-fPIC", "-x", "c", "-", "-o", str(probe)]
+        subprocess.run(command, input=source, text=True, capture_output=True, check=True, timeout=_BUILD_SECONDS)
+        command = [str(qemu), "-machine", "none", "-nodefaults", "-display", "none", "-plugin", str(probe)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise TraceError(f"{qemu} must say whether it takes a plugin, not fail with: {error}") from error
+    found = re.search(r"supports only up to version (\d+)", done.stderr)
+    return int(found[1]) if found else None
+
+
+class Tracer:
+    """A ring and the plugin that writes it: a context manager. `options` are for the command of one QEMU."""
+
+    def __init__(self, windows: Sequence[Window] = VIRT_WINDOWS, *, capacity: int = 1 << 20) -> None:
+        """Build the plugin if need be; `capacity` is of the ring, in events. Raises `TraceError`."""
+        plugin = build()
+        self.ring = Ring(capacity)
+        self.options = [
+            "-plugin",
+            ",".join([str(plugin).replace(",", ",,"), f"ring={self.ring.path}", *map(str, windows)]),
+        ]
+
+    def __enter__(self) -> Tracer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ring.close()
+
+    def events(self) -> list[Event]:
+        """What was written since the last call, the oldest first."""
+        found: list[Event] = []
+        while batch := self.ring.take():
+            found += unpack_all(batch)
+        return found
+
+
+class Recording:
+    """What `recording` has written so far."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.dropped = 0
+
+
+@contextlib.contextmanager
+def recording(tracer: Tracer, path: Path) -> Iterator[Recording]:
+    """Write what is traced to a file while the block runs, in a thread of its own.
+
+    Raises OSError when the file cannot be written, at the start or at the end.
+    """
+    done = threading.Event()
+    said = Recording()
+    failure: list[OSError] = []
+
+    def drain(write: Callable[[memoryview], object]) -> None:
+        ending = False
+        while not ending:
+            ending = done.wait(_POLL_SECONDS)
+            while batch := tracer.ring.take():
+                write(batch)
+                said.events += len(batch) // 64
+
+    def run() -> None:
+        try:
+            drain(file.write)
+        except OSError as error:
+            failure.append(error)
+
+    with open(path, "wb") as file:
+        file.write(file_header())
+        thread = threading.Thread(target=run, name="trace")
+        thread.start()
+        try:
+            yield said
+        finally:
+            done.set()
+            thread.join()
+            said.dropped = tracer.ring.dropped
+    if failure:
+        raise failure[0]
