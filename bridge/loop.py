@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 from weakref import WeakKeyDictionary
 
 from .hotpath._native import ffi, lib
-from .watchdog import Call, Watchdog
+from .watchdog import Event, Watchdog
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -155,7 +155,7 @@ class Poller:
             watchdog.ended()
         return True
 
-    def describe(self, kind: int, event: Call) -> str:
+    def describe(self, kind: int, event: Event) -> str:
         """What is being handled, said from the watchdog's thread."""
         token, region, hook, _, offset, size, value, _ = event
         session = self._sessions.get(token)

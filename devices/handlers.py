@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..bridge.errors import DefinitionError
+from ..bridge.watchdog import watched
 from .polling import DoorbellPoller
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ class Handlers:
 class _Queue:
     """Runs an `async` handler's calls one after another, as a task that ends when none is left."""
 
-    def __init__(self, call: Callable[[int], Awaitable[None]], name: str) -> None:
+    def __init__(self, call: Callable[[int], Coroutine[Any, None, None]], name: str) -> None:
         self._call = call
         self._name = name
         self._values: deque[int] = deque()
@@ -163,7 +165,7 @@ class _Queue:
         while self._values and self._task is asyncio.current_task():
             value = self._values.popleft()
             try:
-                await self._call(value)
+                await _watched(f"{self._name}, value {value:#x},", self._call(value))
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -171,3 +173,22 @@ class _Queue:
                 logger.error("%s was cancelled for value %#x", self._name, value, exc_info=error)
             except Exception:
                 logger.exception("%s raised for value %#x", self._name, value)
+
+
+@types.coroutine
+def _watched(what: str, coroutine: Coroutine[Any, None, None]) -> Generator[Any, None, None]:
+    """Runs a coroutine, each step of it under the eyes of the watchdog."""
+    step: Callable[[], Any] = partial(coroutine.send, None)
+    while True:
+        try:
+            waiting_for = watched(what, step)
+        except StopIteration:
+            return
+        try:
+            yield waiting_for
+            step = partial(coroutine.send, None)
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:  # a cancellation, which is the coroutine's to deal with
+            step = partial(coroutine.throw, error)

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from ..bridge.watchdog import watched
+
 logger = logging.getLogger("pyvfio_user.devices")
 
 
@@ -46,6 +48,8 @@ class DoorbellPoller:
             if value != self._seen[index]:
                 self._seen[index] = value
                 try:
-                    self._rings[index](value)
-                except Exception:
+                    watched(f"{self._name}[{index}], value {value:#x},", self._rings[index], value)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException:  # one that is cancelled, too
                     logger.exception("%s[%d] raised for value %#x", self._name, index, value)

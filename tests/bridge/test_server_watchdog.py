@@ -19,7 +19,7 @@ from pyvfio_user.devices import Bar, Device, Doorbell, KiB, PciId, Register, Reg
 from .raw import ERROR, REGION_READ, REGION_WRITE, REPLY, RESET, Raw, access, message
 
 BUDGET = 0.02
-READ, WRITE, RING, TASK = 0x00, 0x04, 0x08, 0x10
+READ, WRITE, RING, TASK, AGAIN = 0x00, 0x04, 0x08, 0x10, 0x14
 NAMED = "its handler blocks the device for more than 0.02 s; a client may give up on it, QEMU does after 5 s"
 
 
@@ -28,6 +28,11 @@ class Control(Registers):
     write = Register(WRITE)
     bell = Doorbell(RING, count=2)
     task = Register(TASK)
+    again = Register(AGAIN)
+
+
+class Bells(Registers):
+    bell = Doorbell(0x1000, count=2, mapped=True, poll=0.0001)
 
 
 class Slow(Device):
@@ -35,10 +40,12 @@ class Slow(Device):
 
     identity = PciId(vendor=0x1234, device=0xBEC1, class_code=0xFF0000)
     bar0 = Bar(Control, size=4 * KiB)
+    bar2 = Bar(Bells, size=16 * KiB)
 
     def __init__(self) -> None:
         super().__init__()
         self.work: Callable[[], None] = lambda: None
+        self.unwind: Callable[[], None] = lambda: None
         self.done: list[int] = []
 
     def on_reset(self) -> None:
@@ -61,6 +68,18 @@ class Slow(Device):
     async def task(self, value: int) -> None:
         self.work()
         self.done.append(value)
+
+    @Control.again.on_write
+    async def wait(self, value: int) -> None:
+        try:
+            await asyncio.sleep(0)
+            await asyncio.sleep(60)
+        finally:
+            self.unwind()
+
+    @Bells.bell.rung
+    def hear(self, index: int, value: int) -> None:
+        self.work()
 
 
 class Log(logging.Handler):
@@ -119,6 +138,66 @@ async def test_a_handler_that_blocks_is_named_while_it_does_and_the_access_is_an
         log.messages.clear()
         await raw.read(0, READ, 4)
         assert log.messages == [], "one that is quick is not named"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+async def test_an_async_handler_that_blocks_the_event_loop_is_named_too(tmp_path: Path) -> None:
+    async with slow_device(tmp_path) as (device, raw, log):
+        device.work = log.wait
+        await raw.write(0, TASK, b"\x78\x56\x34\x12")  # is answered before the handler runs
+        await until(lambda: len(log.messages) == 2)
+        what = "Slow: handler task of Control.task at 0x10, value 0x12345678,"
+        assert log.messages[0] == f"{what}: {NAMED}"
+        assert log.messages[1].startswith(f"{what}: it ended after 0.")
+        assert device.done == [0x12345678]
+
+
+@pytest.mark.asyncio
+async def test_an_async_handler_that_waits_is_not_named_but_what_it_does_when_cancelled_is(tmp_path: Path) -> None:
+    async with slow_device(tmp_path) as (device, raw, log):
+        await raw.write(0, AGAIN, b"\5\0\0\0")
+        await asyncio.sleep(3 * BUDGET)  # which is what is tested
+        await raw.alive()
+        assert log.messages == []
+        device.unwind = log.wait
+        assert (await raw.request(RESET)).flags == REPLY
+        await until(lambda: len(log.messages) == 2)
+        assert log.messages[0] == f"Slow: handler wait of Control.again at 0x14, value 0x5,: {NAMED}"
+
+
+@pytest.mark.asyncio
+async def test_the_handler_of_a_mapped_doorbell_that_blocks_is_named_too(tmp_path: Path) -> None:
+    async with slow_device(tmp_path) as (device, raw, log):
+        device.work = log.wait
+        await raw.write(7, 4, b"\2\0")  # memory space
+        device.bar2.memory[0x2000] = 9
+        await until(lambda: len(log.messages) == 2)
+        assert log.messages[0] == f"Slow: handler of Bells.bell[1], value 0x9,: {NAMED}"
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.asyncio
+async def test_the_handler_of_a_mapped_doorbell_that_raises_stops_nothing(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    def fail() -> None:
+        device.work = lambda: device.done.append(1)
+        raise error("on purpose")
+
+    async with slow_device(tmp_path) as (device, raw, log):
+        device.work = fail
+        await raw.write(7, 4, b"\2\0")
+        device.bar2.memory[0x1000] = 8
+        await until(lambda: len(log.messages) == 1)
+        device.bar2.memory[0x1000] = 9
+        await until(lambda: device.done == [1])
+        assert log.messages == ["Slow: handler of Bells.bell[0] raised for value 0x8"]
 
 
 @pytest.mark.asyncio
