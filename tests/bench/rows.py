@@ -61,7 +61,7 @@ ROWS = (
     Row("register read, Python handler", "handled-read", ratio=0.65),
     Row("register write with reply", "write", ratio=0.97),
     Row("register write, Python handler", "handled-write", ratio=0.65),
-    Row("posted write (limit: one receive each)", "posted", ratio=1.22),
+    Row("posted write (limit: one receive each)", "posted"),
     Row("posted write (limit: bulk receive)", "posted", ratio=0.91, bulk=True),
     Row("posted writes, 32 a call", "posted-batched", ratio=0.66, bulk=True),
     Row("32 reads in flight", "reads-in-flight", ratio=0.8, bulk=True),
@@ -77,7 +77,9 @@ ROWS = (
     Row("DMA write by message, 64 KiB", "dma-message-write", peers=True, length=64 * KiB, unit=Unit.BYTES),
     Row("doorbell in a mapped page", "mapped-doorbell", Placement.POLLING, ratio=0.9),
 )
-"""Ratios of posted, batched and pipelined messages are the rates to reach over the limit's where they were set."""
+"""Ratios of posted, batched and pipelined messages are the rates to reach over the limit's where they were set. Posted
+writes are held against bulk receives, since nothing is faster; beside it is what one receive each would give, which is
+no slower where the client's own sends are what takes the time."""
 
 QEMU_ROWS = (
     Row("through QEMU: register read", "qtest-read", peers=True),
