@@ -44,6 +44,14 @@ class Endpoint:
                 f"regions must have a config space, {RegionIndex.CONFIG:d}, not only {[*self.regions]}"
             )
 
+    def prepare(self) -> None:
+        """Makes what C needs of the device, which is then as it is: no span can be added to its regions.
+
+        Raises:
+            OSError: why it cannot be made.
+        """
+        _ = self.native
+
     def reset(self) -> None:
         """Resets the device, as DEVICE_RESET asks for."""
         self.interrupts.reset()

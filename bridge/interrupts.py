@@ -55,6 +55,8 @@ class Interrupts:
         """The client is the server's own user's, who could stop the server anyway: C may write to its eventfds, which
         it could have block (see `signal.c`)."""
         self._bus_master = True
+        self._in_use = False  # the client set something up
+        self._told = False  # C has eventfds
         self._pba = pba
         self._eventfds: dict[IrqIndex, list[int | None]] = {index: [None] * n for index, n in self.counts.items()}
         self._enabled: dict[IrqIndex, bool] = dict.fromkeys(self.counts, False)
@@ -166,6 +168,7 @@ class Interrupts:
                 errno.EINVAL,
                 f"SET_IRQS must be of vectors there are, not flags {flags:#x}, kind {index}, {count} from {start}",
             )
+        self._in_use = True
         irq = IrqIndex(index)
         disable = action == IrqSet.TRIGGER and form == IrqSet.DATA_NONE and count == 0
         fits = len(fds) in ((0, count) if form == IrqSet.DATA_EVENTFD else (0,))
@@ -196,6 +199,9 @@ class Interrupts:
 
     def drop(self) -> None:
         """Forgets all that the client set up: it left."""
+        if not self._in_use:
+            return
+        self._in_use = False
         for index in self.counts:
             self._disable(index)
         for action in list(self._maskfds):
@@ -204,6 +210,9 @@ class Interrupts:
 
     def _tell_c(self) -> None:
         usable = self.mode == "msix" and self._bus_master and self.same_user
+        if not usable and not self._told:
+            return
+        self._told = usable
         for vector, fd in enumerate(self._eventfds[IrqIndex.MSIX]):
             self.msix_eventfds[vector] = fd if usable and fd is not None else -1
 

@@ -76,6 +76,7 @@ class Poller:
         """Descriptors that are no session's, and ready: (fd, epoll events)."""
         self._event = ffi.buffer(lib.pvu_poller_event(native))
         self._sessions: dict[int, Served] = {}
+        self._watched: dict[int, Callable[[], None]] = {}
         self._next_token = 0
         self.watchdog = Watchdog()
 
@@ -99,14 +100,26 @@ class Poller:
         if not native:
             raise OSError(ffi.errno, os.strerror(ffi.errno))
         self._sessions[token] = session
-        self._watch(len(self._sessions))
+        self._changed(len(self._sessions))
         return native
 
     def close(self, session: Served, native: Any) -> None:
         """Ends a session, and closes its socket."""
         self._sessions = {token: each for token, each in self._sessions.items() if each is not session}
         lib.pvu_session_free(native)
-        self._watch(len(self._sessions))
+        self._changed(len(self._sessions))
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Calls `callback`, which must not raise, whenever `fd` is readable, until `unwatch`."""
+        status = lib.pvu_poller_watch(self.native, fd, _IN, False)
+        if status < 0:
+            raise OSError(-status, os.strerror(-status))
+        self._watched[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """Stops what `watch` began."""
+        del self._watched[fd]
+        lib.pvu_poller_watch(self.native, fd, 0, True)
 
     def submit(self) -> None:
         """Sends what would be sent at the next step, for something else comes first."""
@@ -131,7 +144,11 @@ class Poller:
         event = _EVENT.unpack_from(self._event)
         token, region, hook, events, offset, size, value, data = event
         if kind == _READY:
-            self.ready.append((token, events))
+            callback = self._watched.get(token)
+            if callback is None:
+                self.ready.append((token, events))
+            else:
+                callback()
             return True
         session = self._sessions[token]
         watchdog = self.watchdog
@@ -167,7 +184,7 @@ class Poller:
             return session.describe_write(region, hook, offset, size, value)
         return session.describe_ring() if kind == _DOORBELLS else session.describe_message()
 
-    def _watch(self, sessions: int) -> None:
+    def _changed(self, sessions: int) -> None:
         """Called when there are more or fewer sessions."""
 
 
@@ -184,18 +201,24 @@ class _GuestPoller(Poller):
         self._fd: int = lib.pvu_poller_fd(self.native)
         if self._fd < 0:
             raise OSError(-self._fd, os.strerror(-self._fd))
-        self._watched = False
+        self._serves = False
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        asyncio.get_running_loop().add_reader(fd, callback)
+
+    def unwatch(self, fd: int) -> None:
+        asyncio.get_running_loop().remove_reader(fd)
 
     def kick(self) -> None:
         asyncio.get_running_loop().call_soon(self._serve)
 
-    def _watch(self, sessions: int) -> None:
+    def _changed(self, sessions: int) -> None:
         self.submit()
-        if self._watched == bool(sessions):
+        if self._serves == bool(sessions):
             return
-        self._watched = bool(sessions)
+        self._serves = bool(sessions)
         loop = asyncio.get_running_loop()
-        if self._watched:
+        if self._serves:
             loop.add_reader(self._fd, self._serve)
         else:
             loop.remove_reader(self._fd)

@@ -100,6 +100,7 @@ class Region:
         self.hooks: list[Hook] = []
         self.fd: int | None = None
         self._spans: list[_Span] = []
+        self._resets: list[tuple[slice, bytes]] = []
         self._counters: tuple[int, int] | None = None
         self._signals: dict[int, Any] = {}
         self._native: Any = None
@@ -161,7 +162,9 @@ class Region:
         """
         hook = Hook(offset, len(rules.reset), on_read, on_write, name=name)
         self._add(offset, len(rules.reset), lib.PVU_SPAN_REGISTERS, hook, rules, record=record)
-        self.memory[offset : offset + len(rules.reset)] = rules.reset
+        place = slice(offset, offset + len(rules.reset))
+        self.memory[place] = rules.reset
+        self._resets.append((place, rules.reset))
 
     def add_doorbell(self, offset: int, width: int, ring: RingHandler, *, record: bool = False, name: str = "") -> None:
         """Makes the `width` (1, 2, 4 or 8) bytes at `offset` a doorbell.
@@ -176,6 +179,7 @@ class Region:
         if width not in (1, 2, 4, 8):
             raise DefinitionError(f"width must be 1, 2, 4 or 8 bytes, not {width}")
         self._add(offset, width, lib.PVU_SPAN_DOORBELL, Hook(offset, width, ring=ring, name=name), record=record)
+        self._resets.append((slice(offset, offset + width), bytes(width)))
 
     def count_accesses(self, *, reads_at: int, writes_at: int) -> None:
         """Has the hot path count all accesses to the region, in 4 bytes of `memory` each, at these offsets.
@@ -220,11 +224,9 @@ class Region:
 
     def reset(self) -> None:
         """Gives registers their reset value and doorbells 0; leaves memory alone."""
-        for span in self._spans:
-            if span.rules is not None:
-                self.memory[span.offset : span.offset + span.length] = span.rules.reset
-            elif span.kind == lib.PVU_SPAN_DOORBELL:
-                self.memory[span.offset : span.offset + span.length] = bytes(span.length)
+        memory = self.memory
+        for place, value in self._resets:
+            memory[place] = value
         if self._native is not None:
             lib.pvu_region_unlock(self._native)
 

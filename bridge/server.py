@@ -33,6 +33,8 @@ class Server:
         self.device = device
         self.path = path
         self.session: Session | None = None
+        self._endpoint = device.endpoint
+        self._endpoint.prepare()
         self._any_user = any_user
         self._pause: asyncio.TimerHandle | None = None
         self._listener = listener
@@ -42,7 +44,7 @@ class Server:
         self._attached = asyncio.Event()
         self._detached = asyncio.Event()
         self._detached.set()
-        self._loop.add_reader(listener, self._accept)
+        self._poller.watch(listener.fileno(), self._accept)
 
     async def wait_connected(self) -> None:
         """Waits until a client is there (its VERSION may still be to come)."""
@@ -61,9 +63,10 @@ class Server:
         """Stops serving: no new client, and the one that is there is disconnected. A second call does nothing."""
         if self._listener.fileno() < 0:
             return
-        if self._pause is not None:
+        if self._pause is None:
+            self._poller.unwatch(self._listener.fileno())
+        else:
             self._pause.cancel()
-        self._loop.remove_reader(self._listener)
         self._listener.close()
         for refusal in list(self._refusals):
             refusal.close()
@@ -73,14 +76,15 @@ class Server:
         if self.session is not None and self.session.peer_left():
             return  # its last messages are still to be served: the new client waits in the backlog meanwhile
         try:
-            connection, uid = accept(self._listener)
+            self._serve(*accept(self._listener))
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # no descriptor left, or no memory: the client goes on waiting
             logger.error("accepting a client on %s: %s; trying again in %g s", self.path, error.strerror, _PAUSE)
-            self._loop.remove_reader(self._listener)
-            self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._listener, self._accept)
-            return
+            self._poller.unwatch(self._listener.fileno())
+            self._pause = self._loop.call_later(_PAUSE, self._resume)
+
+    def _serve(self, connection: int, uid: int) -> None:
         if not self._any_user and uid != os.geteuid():
             logger.warning("refusing a client on %s: its user must be %d, not %d", self.path, os.geteuid(), uid)
             self._refuse(connection, errno.EACCES)
@@ -89,10 +93,14 @@ class Server:
             logger.warning("refusing a second client on %s", self.path)
             self._refuse(connection, errno.EBUSY)
             return
-        self.device.endpoint.interrupts.same_user = uid == os.geteuid()
-        self.session = Session(self.device.endpoint, connection, self._poller, self._left)
+        self._endpoint.interrupts.same_user = uid == os.geteuid()
+        self.session = Session(self._endpoint, connection, self._poller, self._left)
         self._detached.clear()
         self._attached.set()
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._poller.watch(self._listener.fileno(), self._accept)
 
     def _refuse(self, connection: int, error: int) -> None:
         if len(self._refusals) < _MAX_REFUSALS:

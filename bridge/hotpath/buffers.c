@@ -3,8 +3,6 @@
 
 #include <sys/mman.h>
 
-enum { KEPT = 64 << 10 }; /* bytes of either buffer that stay in memory */
-
 uint8_t *buffers_take(pvu_poller *poller)
 {
     uint8_t *buffers = poller->buffers;
@@ -16,15 +14,19 @@ uint8_t *buffers_take(pvu_poller *poller)
     return buffers == MAP_FAILED ? NULL : buffers;
 }
 
-void buffers_give(pvu_poller *poller, uint8_t *buffers)
+/* Gives back the pages behind the first BUFFERS_KEPT bytes. */
+static bool shrink(uint8_t *buffers)
 {
-    bool keep = !poller->buffers && madvise(buffers + KEPT, RX_SIZE - KEPT, MADV_DONTNEED) == 0 &&
-                madvise(buffers + RX_SIZE + KEPT, TX_SIZE - KEPT, MADV_DONTNEED) == 0;
+    return madvise(buffers + BUFFERS_KEPT, RX_SIZE - BUFFERS_KEPT, MADV_DONTNEED) == 0 &&
+           madvise(buffers + RX_SIZE + BUFFERS_KEPT, TX_SIZE - BUFFERS_KEPT, MADV_DONTNEED) == 0;
+}
 
-    if (keep)
-        poller->buffers = buffers;
-    else
+void buffers_give(pvu_poller *poller, uint8_t *buffers, bool grown)
+{
+    if (poller->buffers || (grown && !shrink(buffers)))
         munmap(buffers, RX_SIZE + TX_SIZE);
+    else
+        poller->buffers = buffers;
 }
 
 void buffers_free(pvu_poller *poller)

@@ -120,6 +120,7 @@ struct pvu_device {
 /* session.c: a client's socket, what came in, what goes out. */
 
 enum {
+    BUFFERS_KEPT = 64 << 10,    /* bytes of either buffer that stay in memory for the next session */
     RX_STEP = 64 << 10,         /* bytes in one receive, unless one message needs more */
     RX_PIECES = 4,              /* receives that the kernel can have done of its own accord */
     RX_SIZE = PVU_MAX_TRANSFER + (4 << 10) + (1 + RX_PIECES) * RX_STEP, /* whole pages: a message, and more */
@@ -154,6 +155,7 @@ struct pvu_session {
     bool queued;       /* in the poller's list of those with work at hand */
     bool over;         /* the socket is of no more use; */
     bool told;         /* and PVU_CLOSED said so */
+    bool grown;        /* more than BUFFERS_KEPT bytes of a buffer were used */
     int error;         /* errno that ended it, 0 for the peer's leaving */
     pvu_session *next;
     int deferred;      /* what came up when Python had just finished, told at the next opportunity: */
@@ -239,7 +241,8 @@ int guard_install(void);
 
 /* NULL for want of memory. */
 uint8_t *buffers_take(pvu_poller *poller);
-void buffers_give(pvu_poller *poller, uint8_t *buffers);
+/* `grown`: more than BUFFERS_KEPT bytes of either may have been used. */
+void buffers_give(pvu_poller *poller, uint8_t *buffers, bool grown);
 void buffers_free(pvu_poller *poller);
 
 /* poller.c */

@@ -30,6 +30,7 @@ uint8_t *session_reserve(pvu_session *session, size_t size)
             return NULL;
     }
     session->tx_reserved = size;
+    session->grown |= session->tx_tail + size > BUFFERS_KEPT;
     return session->tx + session->tx_tail;
 }
 
@@ -137,5 +138,6 @@ int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size)
     memmove(session->tx + session->tx_tail + size, session->tx + session->tx_tail, session->tx_reserved);
     memcpy(session->tx + session->tx_tail, message, size);
     session->tx_tail += size;
+    session->grown |= session->tx_tail + session->tx_reserved > BUFFERS_KEPT;
     return session->owed || session_flush(session) ? 0 : -EPIPE;
 }

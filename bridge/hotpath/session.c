@@ -95,6 +95,7 @@ bool session_received(pvu_session *session, ssize_t got, const uint8_t *data, st
     if (data)
         memcpy(session->rx + session->rx_tail, data, (size_t)got);
     session->rx_tail += (size_t)got;
+    session->grown |= session->rx_tail > BUFFERS_KEPT;
     if (beside->msg_controllen)
         take_fds(session, beside);
     return true;
@@ -267,7 +268,7 @@ void pvu_session_free(pvu_session *session)
     for (uint32_t i = 0; session->deferred == PVU_MESSAGE && i < session->event.fd_count; i++)
         close(session->event.fds[i]);
     close(session->fd);
-    buffers_give(session->poller, session->rx);
+    buffers_give(session->poller, session->rx, session->grown);
     free(session);
 }
 
