@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .errors import DefinitionError
+from .errors import DefinitionError, check_integer
 from .regions import Rules
 
 SIZE = 4096
@@ -44,6 +44,7 @@ class PciId:
     def __post_init__(self) -> None:
         for name, bits in _ID_BITS.items():
             value = getattr(self, name)
+            check_integer(name, value)
             if not 0 <= value < 1 << bits:
                 raise DefinitionError(f"{name} must be an integer of {bits} bits, not {value:#x}")
         if self.vendor == 0xFFFF:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
-from ..bridge.errors import DefinitionError
+from ..bridge.errors import DefinitionError, check_integer
 from .piece import Area, Piece
 from .registers import Registers
 
@@ -47,6 +47,9 @@ class Placed(Generic[Q]):
 
     def check(self) -> None:
         """Raise `DefinitionError` when the offset is not one that the piece can have."""
+        if not isinstance(self.piece, Piece):
+            raise DefinitionError(f"contents of {self.bar} must be registers, a window or memory, not {self.piece!r}")
+        check_integer(f"offset of {self} in {self.bar}", self.offset)
         if self.offset < 0 or self.offset % self.piece.alignment:
             raise DefinitionError(
                 f"offset of {self} in {self.bar} must be a multiple of {self.piece.alignment}, not {self.offset:#x}"
@@ -88,7 +91,7 @@ class Bar(Generic[P]):
     ) -> None:
         piece = contents() if isinstance(contents, type) else contents
         self.contents = None if piece is None else Placed(self, piece, 0)
-        self.size = size or (piece.size if piece is not None else 0)
+        self.size = size or (piece.size if isinstance(piece, Piece) else 0)
         self.bits = bits
         self.prefetchable = prefetchable
         self.name = ""
@@ -125,10 +128,11 @@ class Bar(Generic[P]):
         """Raise `DefinitionError` when the BAR cannot be one."""
         if self.name not in _NAMES:
             raise DefinitionError(f"name of a BAR must be bar0 to bar5, not {self.name}")
+        check_integer(f"size of {self}", self.size)
         if self.size < 16 or self.size & (self.size - 1):
             raise DefinitionError(f"size of {self} must be a power of two of at least 16 bytes, not {self.size}")
         if self.bits not in (32, 64):
-            raise DefinitionError(f"bits of {self} must be 32 or 64, not {self.bits}")
+            raise DefinitionError(f"bits of {self} must be 32 or 64, not {self.bits!r}")
         if self.bits == 32 and self.size > 2 * GiB:
             raise DefinitionError(f"size of {self} must be at most 2 GiB in a 32-bit BAR, not {self.size}")
         if self.bits == 64 and self.index == 5:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Literal, Self, overload
 
-from ..bridge.errors import DefinitionError
+from ..bridge.errors import DefinitionError, check_integer
 from ..bridge.regions import Rules
 from .element import Element
 from .handlers import RingHandlerT, attach_handler
@@ -73,12 +73,14 @@ class Doorbell(Element):
     def check(self) -> None:
         """Raise `DefinitionError` when the doorbells cannot be told apart."""
         super().check()
+        for what, value in (("count", self.count), ("stride", self.stride)):
+            check_integer(f"{what} of {self}", value)
         if self.count < 1:
             raise DefinitionError(f"count of {self} must be at least 1, not {self.count}")
         if self.stride < self.width or self.stride % self.width:
             raise DefinitionError(f"stride of {self} must be a multiple of its {self.width} bytes, not {self.stride}")
-        if not self.poll > 0:
-            raise DefinitionError(f"poll of {self} must be more than 0 seconds, not {self.poll}")
+        if not isinstance(self.poll, int | float) or not self.poll > 0:
+            raise DefinitionError(f"poll of {self} must be more than 0 seconds, not {self.poll!r}")
         if self.mapped and self.record:
             raise DefinitionError(f"{self} must be trapped to be recorded, not mapped: its rings are no messages")
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..bridge.errors import DefinitionError
+from ..bridge.errors import DefinitionError, check_integer
 from .piece import Area
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Element(ABC):
         """Raise `DefinitionError` when the element cannot work."""
         if len(self._names) > 1:
             raise DefinitionError(f"{self} must be declared once, not also as {self._names[1]}")
+        for what, value in (("width", self.width), ("offset", self.offset)):
+            check_integer(f"{what} of {self}", value)
         if self.width not in (1, 2, 4, 8):
             raise DefinitionError(f"width of {self} must be 1, 2, 4 or 8 bytes, not {self.width}")
         if self.offset < 0 or self.offset % self.width:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from ..bridge.config_image import MsixShape
-from ..bridge.errors import DefinitionError
+from ..bridge.errors import DefinitionError, check_integer
 from ..bridge.regions import Region, Rules
 from .piece import Area
 
@@ -72,7 +72,7 @@ class Msi(_Declared):
 
     def __init__(self, vectors: int = 1) -> None:
         if vectors not in (1, 2, 4, 8, 16, 32):
-            raise DefinitionError(f"vectors of Msi must be a power of two up to 32, not {vectors}")
+            raise DefinitionError(f"vectors of Msi must be a power of two up to 32, not {vectors!r}")
         super().__init__(vectors)
 
 
@@ -87,9 +87,13 @@ class MsiX(_Declared):
     kind = "msix"
 
     def __init__(self, vectors: int, *, bar: Bar[Any] | None = None, table: int = 0, pba: int | None = None) -> None:
+        check_integer("vectors of MsiX", vectors)
         if not 1 <= vectors <= 2048:
             raise DefinitionError(f"vectors of MsiX must be 1 to 2048, not {vectors}")
         super().__init__(vectors)
+        check_integer("table of MsiX", table)
+        if pba is not None:
+            check_integer("pba of MsiX", pba)
         self.bar = bar
         self.table = table
         self.pba = table + 16 * vectors if pba is None else pba

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
-from ..bridge.errors import DefinitionError
+from ..bridge.errors import DefinitionError, check_integer
 from ..bridge.regions import Rules
 from .element import Element
 from .handlers import ReadHandlerT, WriteHandlerT, attach_handler
@@ -38,6 +38,11 @@ class Access(Enum):
 
 
 RO, RW, W1C, RC, ONCE = Access.RO, Access.RW, Access.W1C, Access.RC, Access.ONCE
+
+
+def _check_access(what: object, access: object) -> None:
+    if not isinstance(access, Access):
+        raise DefinitionError(f"access of {what} must be RO, RW, W1C, RC or ONCE, not {access!r}")
 
 
 class Register(Element):
@@ -118,11 +123,17 @@ class Register(Element):
         """Raise `DefinitionError` when a value or a field does not fit into the register."""
         super().check()
         bits = 8 * self.width
+        _check_access(self, self.access)
         for what, value in (("reset", self.reset), ("reserved bits", self.reserved)):
+            check_integer(f"{what} of {self}", value)
             if not 0 <= value <= self._ones:
                 raise DefinitionError(f"{what} of {self} must fit in {bits} bits, not {value:#x}")
         taken: dict[int, Field] = {}
         for field in self.fields:
+            for what, value in (("lsb", field.lsb), ("width", field.width)):
+                check_integer(f"{what} of {field}", value)
+            if field.access is not None:
+                _check_access(field, field.access)
             if field.lsb < 0 or field.width < 1 or field.lsb + field.width > bits:
                 raise DefinitionError(
                     f"{field} must lie within the {bits} bits of {self}, "
@@ -196,6 +207,8 @@ class Field:
         self.width = width
         self.access = access
         self.name = self.owner = ""
+        if not isinstance(register, Register):
+            raise DefinitionError(f"register of a Field must be a Register, not {register!r}")
         register.fields.append(self)
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..bridge.errors import DefinitionError
+from ..bridge.errors import DefinitionError, check_integer
 from .piece import PAGE, Area, Piece
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Memory(Piece):
     """
 
     def __init__(self, size: int, *, mapped: bool = False, record: bool = False) -> None:
+        check_integer("size", size)
         if size <= 0:
             raise DefinitionError(f"size must be at least 1 byte, not {size}")
         if mapped and record:
