@@ -16,7 +16,7 @@ import click
 
 from ..bridge.errors import DefinitionError
 from .catalogue import SHIPPED, UnknownDevice, create_device
-from .errors import MatrixError, QemuError
+from .errors import MatrixError, QemuError, missing_extra
 from .machines import ConfigError, config_names, device_option, load_config
 from .provision.errors import ProvisionError
 
@@ -38,8 +38,7 @@ class _Commands(click.Group):
         except (ConfigError, UnknownDevice, DefinitionError, ProvisionError, QemuError, MatrixError) as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
-            if error.name and error.name.partition(".")[0] in ("jinja2", "msgspec", "qemu", "rich"):
-                message = f"this command needs the extra `guest` ({error}): pip install 'pyvfio-user[guest]'"
+            if message := missing_extra(error, "this command"):
                 raise click.ClickException(message) from error
             raise
 

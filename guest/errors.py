@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+_EXTRA = ("jinja2", "msgspec", "qemu", "rich")  # the modules that the extra `guest` brings
+
+
+def missing_extra(error: ModuleNotFoundError, what: str) -> str | None:
+    """What to do about `error` when `what` needs the extra `guest` and has it not; None when that is not why."""
+    if not error.name or error.name.partition(".")[0] not in _EXTRA:
+        return None
+    return f"{what} needs the extra `guest` ({error}): pip install 'pyvfio-user[guest]'"
+
 
 class QemuError(Exception):
     """QEMU could not start, ended too early, ran too long or refused a command.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 import pytest_asyncio
 
+from .errors import missing_extra
 from .pytest_plugin import evidence_of
 
 if TYPE_CHECKING:
@@ -95,10 +96,28 @@ class StartGuest(Protocol):
         """Boot the guest with a probe in slot 1 and the devices in slots 2, 3, ...; see `MachineConfig.command`."""
 
 
+@contextlib.contextmanager
+def _needing_extra(fixture: str) -> Iterator[None]:
+    """Says what to install where what QEMU takes is not there. Imported within: the other fixtures need less."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if message := missing_extra(error, f"the fixture {fixture}"):
+            pytest.fail(message, pytrace=False)
+        raise
+
+
+def _socket(served: object) -> Path:
+    if not isinstance(served, Served):
+        raise TypeError(f"what is attached must be served, as in `await serve_device(device)`, not {served!r}")
+    return served.path
+
+
 @pytest.fixture(scope="session")
 def qemu_binary() -> QemuBinary:
     """The QEMU that all tests use: from $QEMU_SYSTEM_AARCH64, PATH or the cache; an error that says what to do."""
-    from .provision.qemu import find_qemu
+    with _needing_extra("qemu_binary"):
+        from .provision.qemu import find_qemu
 
     return find_qemu().require()
 
@@ -133,7 +152,7 @@ async def vfio_client(serve_device: ServeDevice) -> AsyncIterator[AttachClient]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def factory(served: Served, *, capabilities: dict[str, Any] | None = None) -> Client:
-            return await stack.enter_async_context(Client.connect(served.path, capabilities=capabilities))
+            return await stack.enter_async_context(Client.connect(_socket(served), capabilities=capabilities))
 
         yield factory
 
@@ -143,8 +162,9 @@ async def qemu_qtest(
     request: pytest.FixtureRequest, serve_device: ServeDevice, qemu_binary: QemuBinary
 ) -> AsyncIterator[StartQtest]:
     """Start QEMU without a guest: `machine = await qemu_qtest(served)`, then `machine.read(address, 4)`."""
-    from .machines import load_config
-    from .qtest import qtest_machine
+    with _needing_extra("qemu_qtest"):
+        from .machines import load_config
+        from .qtest import qtest_machine
 
     async with contextlib.AsyncExitStack() as stack:
 
@@ -155,7 +175,7 @@ async def qemu_qtest(
             extra: Sequence[str] = (),
             timeout: float = 60.0,
         ) -> QtestMachine:
-            sockets = [one.path for one in served]
+            sockets = [_socket(one) for one in served]
             command = load_config(config).command(qemu_binary.path, sockets, properties=properties, extra=extra)
             machine = await stack.enter_async_context(qtest_machine(command, timeout=timeout))
             evidence_of(request).machines.append(machine.vm)
@@ -169,11 +189,12 @@ async def baremetal_guest(
     request: pytest.FixtureRequest, serve_device: ServeDevice, qemu_binary: QemuBinary
 ) -> AsyncIterator[StartGuest]:
     """Boot the bare-metal guest at EL2: `running = await baremetal_guest(served)`, then `running.guest.read(...)`."""
-    from ..devices.probe import Probe
-    from .commander import Guest
-    from .machines import load_config
-    from .payload import build
-    from .qemu import Qemu
+    with _needing_extra("baremetal_guest"):
+        from ..devices.probe import Probe
+        from .commander import Guest
+        from .machines import load_config
+        from .payload import build
+        from .qemu import Qemu
 
     async with contextlib.AsyncExitStack() as stack:
 
@@ -185,7 +206,7 @@ async def baremetal_guest(
             timeout: float = 60.0,
         ) -> BareMetal:
             probe = Probe()
-            sockets = [(await serve_device(probe)).path, *(one.path for one in served)]
+            sockets = [(await serve_device(probe)).path, *(_socket(one) for one in served)]
             image = await asyncio.to_thread(build)
             options = ["-kernel", str(image), *extra]
             command = load_config(config).command(qemu_binary.path, sockets, cpu=cpu, extra=options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -145,6 +146,29 @@ def test_without_pytest_asyncio_the_plugin_is_silent(pytester: pytest.Pytester) 
     result = pytester.runpytest_subprocess("-p", "no:asyncio", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*fixture 'serve_device' not found"])
+
+
+@pytest.mark.usefixtures("found_qemu")
+@pytest.mark.parametrize("fixture", ["qemu_qtest", "baremetal_guest"])
+def test_without_the_extra_a_fixture_says_what_to_install(pytester: pytest.Pytester, fixture: str) -> None:
+    pytester.makeconftest("import sys\nsys.modules['qemu.qmp'] = sys.modules['qemu'] = None")
+    pytester.makepyfile(f"import pytest\n@pytest.mark.asyncio\nasync def test_it({fixture}): pass")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(errors=1)
+    assert re.search(
+        rf"^the fixture {fixture} needs the extra `guest` \(.*qemu.*\): pip install 'pyvfio-user\[guest\]'$",
+        result.stdout.str(),
+        re.MULTILINE,
+    )
+
+
+@pytest.mark.asyncio
+async def test_a_device_must_be_served_to_be_attached(vfio_client: AttachClient, qemu_qtest: StartQtest) -> None:
+    device: Any = Upcase()
+    expected = r"^what is attached must be served, as in `await serve_device\(device\)`, not <.*Upcase object at "
+    for attach in (vfio_client, qemu_qtest):
+        with pytest.raises(TypeError, match=expected):
+            await attach(device)
 
 
 def test_every_fixture_is_listed_with_a_line_of_help(pytester: pytest.Pytester) -> None:
