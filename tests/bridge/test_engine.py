@@ -19,9 +19,10 @@ from pyvfio_user.bridge.loop import HotPathEventLoop, HotPathSelector, Poller, r
 from pyvfio_user.bridge.regions import Region, Rules
 from pyvfio_user.bridge.server import serve
 
-from .raw import NO_REPLY, REGION_READ, REGION_WRITE, Raw, access, message
+from .raw import DMA_MAP, NO_REPLY, REGION_READ, REGION_WRITE, REPLY, Raw, access, dma_map, message
 
 ENGINES = ["epoll", "io_uring"]
+PAGE = 4096
 
 
 class Thing:
@@ -97,6 +98,66 @@ def test_a_client_that_does_not_read_gets_everything_when_it_does(engine: str, t
                 reply = await raw.receive()
                 assert reply.body[16:20] == number.to_bytes(4, "little")
                 assert len(reply.body) == 16 + 60000
+
+    run(check())
+
+
+def test_a_client_that_does_not_read_is_not_received_from_for_ever(engine: str, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with serve(Thing(), tmp_path / "thing"), Raw.connect(tmp_path / "thing") as raw:
+            flood = message(REGION_READ, access(2, 0, 60000)) + message(REGION_WRITE, access(2, 0, 9000, bytes(9000)))
+            sent, stuck = bytearray(), 0
+            raw.sock.setblocking(False)
+            while stuck < 1000:  # turns of the loop in which the server took nothing
+                try:
+                    sent += flood[: raw.sock.send(flood[len(sent) % len(flood) :])]
+                    stuck = 0
+                except BlockingIOError:
+                    stuck += 1
+                    await asyncio.sleep(0)
+                assert len(sent) < 16 << 20
+            for number in range(2 * (len(sent) // len(flood))):
+                assert len((await raw.receive()).body) == (16 if number % 2 else 16 + 60000)
+
+    run(check())
+
+
+def test_descriptors_that_come_faster_than_they_are_taken(engine: str, tmp_path: Path) -> None:
+    async def check() -> None:
+        memory = [os.memfd_create(f"ram-{number}") for number in range(60)]
+        thing = Thing()
+        async with serve(thing, tmp_path / "thing"), Raw.connect(tmp_path / "thing") as raw:
+            for number, fd in enumerate(memory):
+                os.pwrite(fd, bytes([number]) * PAGE, 0)
+                await raw.send(message(DMA_MAP, dma_map(number * PAGE, PAGE), id=number), [fd])
+                os.close(fd)
+            for number in range(len(memory)):
+                reply = await raw.receive()
+                assert (reply.id, reply.flags) == (number, REPLY)
+            thing.endpoint.memory.bus_master = True
+            for number in range(len(memory)):
+                assert thing.endpoint.memory.read_mapped(number * PAGE, 1) == bytes([number])
+
+    run(check())
+
+
+def test_more_clients_than_the_kernel_has_memory_to_receive_into(engine: str, tmp_path: Path) -> None:
+    big = bytes(range(256)) * 4096
+
+    async def client(number: int) -> None:
+        async with Raw.connect(tmp_path / str(number)) as raw:
+            for turn in range(2):
+                data = bytes([number, turn]) + big[2:]
+                await raw.send(message(REGION_WRITE, access(2, 0, len(data), data), flags=NO_REPLY))
+                assert await raw.read(2, 0, 1 << 20) == data
+
+    async def check() -> None:
+        servers = [serve(Thing(), tmp_path / str(number)) for number in range(12)]
+        for server in servers:
+            await server.__aenter__()
+        await asyncio.gather(*(client(number) for number in range(len(servers))))
+        for server in servers:
+            await server.__aexit__(None, None, None)
 
     run(check())
 
