@@ -152,20 +152,31 @@ static void act_copy(input *from)
     pvu_segment segments[4];
     size_t count = take(from, 1) % 5, failed = SIZE_MAX, expected_failed = SIZE_MAX, done = 0;
     int access = take(from, 1) & 1 ? PVU_DMA_READ : PVU_DMA_WRITE, expected = 0, status;
-    uint64_t length = 0, room = take(from, 1) & 1 ? 512 : BUFFER;
-    bool gone = false;
+    bool fits = take(from, 1) & 1, gone = false;
+    uint64_t length = 0, room, left;
 
     for (size_t i = 0; i < count; i++) {
         uint64_t kind = take(from, 1);
 
         segments[i] = (pvu_segment){ take_address(from), kind < 0x80 ? kind : kind < 0xf0 ? take(from, 2) : take(from, 8) };
-        if (expected)
-            continue;
-        expected = segments[i].length > room - length ? -EINVAL
-                                                      : expected_check(segments[i].address, segments[i].length, access);
-        if (expected)
+        fits = fits && segments[i].length <= BUFFER - length;
+        length += fits ? segments[i].length : 0;
+    }
+    room = left = fits ? length : BUFFER;
+    for (size_t i = 0; !expected && i < count; i++) {
+        if (segments[i].length > left)
+            expected = -EINVAL;
+        left -= segments[i].length;
+    }
+    if (left)
+        expected = -EINVAL;
+    for (size_t i = 0; (!expected || expected == -ENXIO) && i < count; i++) {
+        int found = expected_check(segments[i].address, segments[i].length, access);
+
+        if (found && found != expected) {
+            expected = found;
             expected_failed = i;
-        length += segments[i].length;
+        }
     }
     memset(buffer, 0xc3, sizeof(buffer));
     status = pvu_dma_copy(dma, segments, count, buffer, room, access, &failed);
