@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from .errors import WireError
 from .hotpath._native import ffi, lib
-from .wire import DMA_ACCESS, MAX_DMA_MAPS, MAX_DMA_MESSAGE, Command, DmaFlag
+from .wire import MAX_DMA_MAPS, MAX_DMA_MESSAGE, DmaFlag
 
 Segment = tuple[int, int]
 """A piece of guest memory: address and length."""
 
-Request = Callable[[Command, bytes], Awaitable[bytes]]
-"""Sends a command to the client, and gives the body of its reply."""
-
 Buffer = Any  # cffi's, over somebody's bytes
+Ending = tuple[int, int, int]
+"""How a transfer ended: 0, or an errno for the message about an address and length."""
+
+Transfer = Callable[[list[Segment], Buffer, int, int], Awaitable[Ending]]
+"""Copies between segments and a buffer, in a direction (`DmaFlag`), with up to so many bytes in a message."""
 
 _from_buffer = ffi.from_buffer
 _BYTES = ffi.typeof("char[]")
 _dma_copy = lib.pvu_dma_copy
 _READ: int = DmaFlag.READ.value
 _WRITE: int = DmaFlag.WRITE.value
-
-_IN_FLIGHT = 4  # messages of up to 64 KiB: what may wait in the session's buffer for a client that is slow to read
 
 _REASONS = {
     errno.EFAULT: "must lie within memory the guest mapped, not outside it",
@@ -75,9 +73,8 @@ class GuestMemory:
             raise MemoryError("no memory for the table of DMA maps")
         self._native = ffi.gc(native, lib.pvu_dma_free)
         self._failed = ffi.new("size_t *")
-        self._request: Request | None = None
+        self._transfer: Transfer | None = None
         self._chunk = MAX_DMA_MESSAGE
-        self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
         self.bus_master = False
         """Bus Master Enable of the Command register; the config space sets it."""
 
@@ -160,28 +157,35 @@ class GuestMemory:
         Raises:
             DmaError: not all of it is mapped and readable; no bus mastering; the client refused, or left.
         """
-        if not self._by_message(address, length, DmaFlag.READ):
-            return self.read_mapped(address, length)
-        parts: list[bytes] = []
-        for at, size in self._chunks(address, length):
-            body = await self._exchange(Command.DMA_READ, at, size, b"")
-            if len(body) != DMA_ACCESS.size + size:
-                raise self._error(errno.EBADMSG, DmaFlag.READ, at, size, "must be answered with all its bytes")
-            parts.append(body[DMA_ACCESS.size :])
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        buffer = bytearray(length)
+        await self.read_segments([(address, length)], buffer)
+        return bytes(buffer)
 
     async def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
-        """Writes guest memory, by messages where it came without a file descriptor.
+        """Writes guest memory, by messages where it came without a file descriptor. `data` must not change meanwhile.
 
         Raises:
-            DmaError: as `read`, for writing; chunks of 64 KiB before the one that failed are written.
+            DmaError: as `read`, for writing; what other messages than the one that failed wrote is written.
         """
-        if not self._by_message(address, len(data), DmaFlag.WRITE):
-            self.write_mapped(address, data)
-            return
-        data = bytes(data)
-        for at, size in self._chunks(address, len(data)):
-            await self._exchange(Command.DMA_WRITE, at, size, data[at - address : at - address + size])
+        await self.write_segments([(address, len(data))], data)
+
+    async def read_segments(self, segments: Sequence[Segment], buffer: bytearray | memoryview) -> None:
+        """As `gather_into`, by messages if not all came with a file descriptor; faster than one `read` after another.
+
+        Raises:
+            DmaError: as `read`; `buffer` has what was read before.
+            ValueError: the lengths do not add up.
+        """
+        await self._move(segments, _from_buffer(_BYTES, buffer, True), _READ)
+
+    async def write_segments(self, segments: Sequence[Segment], data: bytes | bytearray | memoryview) -> None:
+        """As `scatter`, by messages if not all came with a file descriptor. `data` must not change meanwhile.
+
+        Raises:
+            DmaError: as `write`.
+            ValueError: the lengths do not add up.
+        """
+        await self._move(segments, _from_buffer(_BYTES, data), _WRITE)
 
     def map(self, address: int, size: int, flags: int, fd: int | None, offset: int) -> None:
         """Does a DMA_MAP; `fd` stays the caller's.
@@ -209,70 +213,69 @@ class GuestMemory:
         """Drops all maps."""
         lib.pvu_dma_unmap_all(self._native)
 
-    def connect(self, request: Request, chunk: int) -> None:
-        """A client is there: `request` reaches it, with up to `chunk` bytes in a message."""
-        self._request = request
+    def connect(self, transfer: Transfer, chunk: int) -> None:
+        """A client is there: `transfer` reaches its memory, with up to `chunk` bytes in a message."""
+        self._transfer = transfer
         self._chunk = min(chunk, MAX_DMA_MESSAGE)
-        self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
 
     def disconnect(self) -> None:
         """The client left, and its memory with it."""
-        self._request = None
+        self._transfer = None
         self.unmap_all()
 
     def _copy(self, segments: Sequence[Segment], native: Buffer, access: int) -> None:
         """Copies between `segments` and `native`."""
-        status, failed = -errno.EPERM, 0
-        if self.bus_master:
-            pieces = segments.native if type(segments) is SegmentList else [*segments]
-            try:
-                status = _dma_copy(self._native, pieces, len(segments), native, len(native), access, self._failed)
-                if not status:
-                    return
-                failed = self._failed[0]
-            except OverflowError:
-                status = -errno.EFAULT
-                failed = next(n for n, each in enumerate(segments) if not all(0 <= v < 1 << 64 for v in each))
+        status, failed = self._try(segments, native, access)
+        if status:
+            raise self._failure(segments, native, access, status, failed)
+
+    async def _move(self, segments: Sequence[Segment], native: Buffer, access: int) -> None:
+        """Copies between `segments` and `native`, by messages if need be."""
+        status, failed = self._try(segments, native, access)
+        if status == -errno.ENXIO:
+            await self._exchange(segments, native, access)
+        elif status:
+            raise self._failure(segments, native, access, status, failed)
+
+    def _try(self, segments: Sequence[Segment], native: Buffer, access: int) -> tuple[int, int]:
+        """Copies at once; 0 or a negative errno, and which segment is at fault."""
+        if not self.bus_master:
+            return -errno.EPERM if segments else 0, 0
+        pieces = segments.native if type(segments) is SegmentList else [*segments]
+        try:
+            status = _dma_copy(self._native, pieces, len(segments), native, len(native), access, self._failed)
+        except OverflowError:
+            return -errno.EFAULT, next(
+                n for n, each in enumerate(segments) if not all(0 <= value < 1 << 64 for value in each)
+            )
+        return status, self._failed[0] if status else 0
+
+    async def _exchange(self, segments: Sequence[Segment], native: Buffer, access: int) -> None:
+        direction = DmaFlag(access)
+        try:
+            if self._transfer is None:
+                raise self._error(errno.ENOTCONN, direction, *segments[0], "must have a client that answers it")
+            error, address, size = await self._transfer([*segments], native, access, self._chunk)
+            if error == errno.EBADMSG:
+                reason = "must be answered with its address, its length, and all its bytes"
+                raise self._error(error, direction, address, size, reason)
+            if error:
+                raise self._error(error, direction, address, size, f"failed at the client: {os.strerror(error)}")
+        except ConnectionResetError as error:
+            reason = f"failed at the client: {error.strerror}"
+            raise self._error(errno.ECONNRESET, direction, *segments[0], reason) from error
+        finally:
+            ffi.release(native)
+
+    def _failure(
+        self, segments: Sequence[Segment], native: Buffer, access: int, status: int, failed: int
+    ) -> DmaError | ValueError:
         length = len(native)
         ffi.release(native)  # or the exception's traceback would hold on to the caller's buffer
         if status == -errno.EINVAL:
             what = "buffer" if access == _READ else "data"
-            raise ValueError(f"{what} must be {_length(segments)} bytes as the segments are, not {length}")
-        if segments:
-            raise self._error(-status, DmaFlag(access), *segments[failed])
-
-    def _by_message(self, address: int, length: int, access: DmaFlag) -> bool:
-        """Must the access go by message? Raises `DmaError` when it cannot be at all."""
-        status = -errno.EFAULT
-        if not self.bus_master:
-            status = -errno.EPERM
-        elif address >= 0 and length < 1 << 64 and address < 1 << 64:
-            status = lib.pvu_dma_check(self._native, address, length, access)
-        if status == -errno.ENXIO:
-            return True
-        if status < 0:
-            raise self._error(-status, access, address, length)
-        return False
-
-    def _chunks(self, address: int, length: int) -> list[Segment]:
-        return [(address + at, min(self._chunk, length - at)) for at in range(0, length, self._chunk)]
-
-    async def _exchange(self, command: Command, address: int, size: int, data: bytes) -> bytes:
-        access = DmaFlag.READ if command == Command.DMA_READ else DmaFlag.WRITE
-        async with self._in_flight:
-            if self._request is None:
-                raise self._error(errno.ENOTCONN, access, address, size, "must have a client that answers it")
-            try:
-                body = await self._request(command, DMA_ACCESS.pack(address, size) + data)
-                answered = DMA_ACCESS.unpack_from(body)
-            except WireError as error:
-                raise self._error(errno.EBADMSG, access, address, size, f"was answered wrongly: {error}") from error
-            except OSError as error:
-                reason = f"failed at the client: {error.strerror or error}"
-                raise self._error(error.errno or errno.EIO, access, address, size, reason) from error
-        if answered != (address, size):
-            raise self._error(errno.EBADMSG, access, address, size, "must be answered with its address and length")
-        return body
+            return ValueError(f"{what} must be {_length(segments)} bytes as the segments are, not {length}")
+        return self._error(-status, DmaFlag(access), *segments[failed])
 
     def _error(self, error: int, access: DmaFlag, address: int, length: int, reason: str | None = None) -> DmaError:
         way = "read" if access == DmaFlag.READ else "write"

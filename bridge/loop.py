@@ -30,6 +30,7 @@ _READ: int = lib.PVU_READ
 _WRITE: int = lib.PVU_WRITE
 _MESSAGE: int = lib.PVU_MESSAGE
 _DOORBELLS: int = lib.PVU_DOORBELLS
+_TRANSFERRED: int = lib.PVU_TRANSFERRED
 
 _EVENT = struct.Struct("=IIIIQQQQ")  # token, region, hook, events, offset, size, value, data
 _EVENT_FDS = struct.Struct("=I16i")
@@ -48,6 +49,7 @@ class Served(Protocol):
     def on_write(self, region: int, hook: int, offset: int, size: int, value: int, data: int) -> None: ...
     def on_message(self, message: bytes, fds: tuple[int, ...]) -> None: ...
     def on_doorbells(self, rings: bytes) -> None: ...
+    def on_transferred(self, transfer: int, error: int, address: int, size: int) -> None: ...
     def on_closed(self, error: int) -> None: ...
     def describe_read(self, region: int, hook: int, offset: int, size: int) -> str: ...
     def describe_write(self, region: int, hook: int, offset: int, size: int, value: int) -> str: ...
@@ -165,6 +167,8 @@ class Poller:
         elif kind == _MESSAGE:
             count, *fds = _EVENT_FDS.unpack_from(self._event, _EVENT.size)
             session.on_message(memory_at(data, size), tuple(fds[:count]))
+        elif kind == _TRANSFERRED:
+            session.on_transferred(value, hook, offset, size)
         else:
             session.on_closed(value)
         watchdog.call = None

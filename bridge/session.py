@@ -11,6 +11,7 @@ from typing import Any
 
 from . import wire
 from .control import Control, Reply
+from .dma import Buffer, Ending, Segment
 from .endpoint import Endpoint
 from .hotpath._native import lib
 from .log import logger
@@ -28,8 +29,8 @@ class Session:
         self._left = left
         self._control = Control(endpoint)
         self._hooks = endpoint.hooks
-        self._pending: dict[int, tuple[wire.Command, asyncio.Future[bytes]]] = {}
-        self._next_id = 0
+        self._transfers: dict[int, asyncio.Future[Ending]] = {}
+        self._next_transfer = 0
         self._ring = 0, 0, 0
         self._command = 0
         self._native: Any = poller.open(self, endpoint.native, fd)
@@ -46,10 +47,9 @@ class Session:
         self._poller.close(self, native)
         self._endpoint.memory.disconnect()
         self._endpoint.interrupts.drop()
-        for _, future in self._pending.values():
+        for future in self._transfers.values():
             if not future.done():
                 future.set_exception(ConnectionResetError(errno.ECONNRESET, "the client left"))
-        self._pending.clear()
         self._left()
         if self._endpoint.on_disconnect is not None:
             try:
@@ -59,24 +59,26 @@ class Session:
             except BaseException:
                 logger.exception("%s: the reset after its client left failed", self._endpoint.name)
 
-    async def request(self, command: wire.Command, body: bytes) -> bytes:
-        """Sends a request to the client; the body of its reply.
+    async def transfer(self, segments: list[Segment], buffer: Buffer, access: int, chunk: int) -> Ending:
+        """Copies between `segments` of the client's memory and `buffer`, by messages with up to `chunk` bytes.
 
         Raises:
-            OSError: the client's error; ENOBUFS when it does not read; ECONNRESET when it leaves.
+            ConnectionResetError: the client left.
         """
         if self._native is None:
             raise ConnectionResetError(errno.ECONNRESET, "the client left")
-        while self._next_id in self._pending:
-            self._next_id = (self._next_id + 1) & 0xFFFF
-        message_id, self._next_id = self._next_id, (self._next_id + 1) & 0xFFFF
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._pending[message_id] = command, future
+        key, self._next_transfer = self._next_transfer, self._next_transfer + 1
+        native = lib.pvu_transfer_new(self._native, key, segments, len(segments), buffer, access, chunk)
+        if not native:
+            raise MemoryError("no memory for a transfer")
+        future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._transfers[key] = future
+        self._poller.kick()
         try:
-            self._send(wire.HEADER.pack(message_id, command, wire.HEADER.size + len(body), wire.COMMAND, 0) + body)
             return await future
         finally:
-            self._pending.pop(message_id, None)
+            del self._transfers[key]
+            lib.pvu_transfer_free(native)
 
     def on_read(self, region: int, hook: int, offset: int, size: int) -> None:
         """A read of a register with a handler: ask it, and let the hot path answer."""
@@ -131,24 +133,30 @@ class Session:
                 logger.exception("%s failed", self.describe_ring())
 
     def on_message(self, message: bytes, fds: tuple[int, ...]) -> None:
-        """A control message, or a reply to a request of ours."""
+        """A control message, or a reply that answers no request of ours."""
         header = wire.HEADER.unpack_from(message)
         body = message[wire.HEADER.size :]
         if header.flags & wire.TYPE_MASK == wire.REPLY:
             for fd in fds:
                 os.close(fd)
-            self._on_reply(header, body)
+            logger.debug("dropping a reply that nobody waits for: id %d", header.message_id)
         else:
             self._command = header.command
             reply = self._control.answer(header.command, body, fds)
             if header.command == wire.Command.VERSION and not reply.error and self._native is not None:
                 lib.pvu_session_negotiated(self._native)
-                self._endpoint.memory.connect(self.request, self._control.max_transfer)
+                self._endpoint.memory.connect(self.transfer, self._control.max_transfer)
             if not header.flags & wire.NO_REPLY:
                 self._reply(header, reply)
             if self._control.refused:
                 self.close()
         self._finish(0)
+
+    def on_transferred(self, transfer: int, error: int, address: int, size: int) -> None:
+        """A transfer is over."""
+        future = self._transfers.get(transfer)
+        if future is not None and not future.done():
+            future.set_result((error, address, size))
 
     def on_closed(self, error: int) -> None:
         """The connection is over."""
@@ -180,18 +188,6 @@ class Session:
         entry = self._hooks[region][hook]
         name = f" ({entry.name})" if entry.name else ""
         return f"region {region} at {entry.offset + offset:#x}{name}"
-
-    def _on_reply(self, header: wire.Header, body: bytes) -> None:
-        command, future = self._pending.pop(header.message_id, (None, None))
-        if future is None or future.done():
-            logger.debug("dropping a reply that nobody waits for: id %d", header.message_id)
-        elif header.command != command:
-            answered = wire.command_name(header.command)
-            future.set_exception(OSError(errno.EBADMSG, f"the client answered with a reply to {answered}"))
-        elif header.flags & wire.ERROR:
-            future.set_exception(OSError(header.error, os.strerror(header.error)))
-        else:
-            future.set_result(body)
 
     def _reply(self, header: wire.Header, reply: Reply) -> None:
         flags = wire.REPLY | (wire.ERROR if reply.error else 0)

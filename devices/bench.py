@@ -154,32 +154,36 @@ class Bench(Device):
                         registers.status = status
                         return
                     await asyncio.sleep(0)
-            elif command in _READS:
-                for _ in range(times):
-                    self._data = bytearray(await self.memory.read(address, length))
             else:
-                for _ in range(times):
-                    await self.memory.write(address, self._payload(length))
+                await self._exchange(command, address, length, times)
             registers.status = 0
         except DmaError as error:
             registers.status = error.errno or errno.EIO
 
+    async def _exchange(self, command: int, address: int, length: int, times: int) -> None:
+        """Copies by messages, several pieces in a call."""
+        pieces, data = self._batch(address, length, times)
+        move = self.memory.read_segments if command in _READS else self.memory.write_segments
+        for done in range(0, times, len(pieces)):
+            now = min(len(pieces), times - done)
+            await move(pieces[:now], data[: length * now])
+
+    def _batch(self, address: int, length: int, times: int) -> tuple[SegmentList, memoryview]:
+        """What one call copies, and its other end: what was read last."""
+        most = min(_BATCH, times, max(_SLICE // max(length, 1), 1))
+        if len(self._data) != length * most:
+            self._data = bytearray(self._data[:length].ljust(length, b"\0") * most)
+        return SegmentList([(address, length)] * most), memoryview(self._data)
+
     def _copy(self, command: int, address: int, length: int, times: int) -> int:
         """Copies through the mapping, several pieces in a call; 0 or an errno."""
-        most = min(_BATCH, times)
-        if len(self._data) != length * most:
-            self._data = bytearray(self._payload(length) * most)
+        pieces, data = self._batch(address, length, times)
         move = self.memory.gather_into if command == Command.MAPPED_READ else self.memory.scatter
         try:
-            pieces, data = SegmentList([(address, length)] * most), memoryview(self._data)
-            for _ in range(times // most):
+            for _ in range(times // len(pieces)):
                 move(pieces, data)
-            if rest := times % most:
+            if rest := times % len(pieces):
                 move(pieces[:rest], data[: length * rest])
         except DmaError as error:
             return error.errno or errno.EIO
         return 0
-
-    def _payload(self, length: int) -> bytes:
-        """What was read last."""
-        return bytes(self._data[:length]).ljust(length, b"\0")

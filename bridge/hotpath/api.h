@@ -99,7 +99,8 @@ int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int acc
 /*
  * Copies between the segments, one after another, and `length` bytes at `buffer`, which theirs must add up to
  * (-EINVAL): out of guest memory for PVU_DMA_READ, into it for PVU_DMA_WRITE. Nothing is copied unless all can be, but
- * for memory that the client took away behind its map (-EFAULT). `failed` gets the segment at fault.
+ * for memory that the client took away behind its map (-EFAULT). `failed` gets a segment at fault. After -ENXIO all of
+ * them can be accessed so by message.
  */
 int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
                  size_t *failed);
@@ -139,6 +140,7 @@ enum {
     PVU_WRITE,     /* a write to a span with PVU_HOOK_WRITE, already applied */
     PVU_MESSAGE,   /* a message that is Python's: `data`, `size` bytes, and `fds`, which are the receiver's to close */
     PVU_DOORBELLS, /* `size` entries pvu_ring at `data`; nothing to finish */
+    PVU_TRANSFERRED, /* transfer `value` ended: `hook` is 0, or an errno for `size` bytes at `offset`; nothing to finish */
     PVU_CLOSED,    /* the session is over: `value` is 0 or an errno; nothing to finish */
 };
 
@@ -193,6 +195,20 @@ int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size);
 void pvu_session_finish(pvu_session *session, int status);
 /* The same for PVU_READ: the register holds `value` now. */
 void pvu_session_finish_read(pvu_session *session, uint64_t value);
+
+/* Transfers: copies by DMA_READ and DMA_WRITE messages, several of which are under way at a time. */
+
+typedef struct pvu_transfer pvu_transfer;
+
+/*
+ * Begins to copy between the segments, one after another, and `buffer`, which must be as long as they are, at least a
+ * byte, and outlive the transfer: out of the client's memory for PVU_DMA_READ, into it for PVU_DMA_WRITE, with up to
+ * `chunk` bytes in a message. PVU_TRANSFERRED tells its end by its `key`: at its first failure, or when all is copied.
+ */
+pvu_transfer *pvu_transfer_new(pvu_session *session, uint64_t key, const pvu_segment *segments, size_t count,
+                               uint8_t *buffer, int access, uint32_t chunk);
+/* Ends it, if that is still to be done: the buffer is left alone from now on. The session may be gone before it. */
+void pvu_transfer_free(pvu_transfer *transfer);
 
 /* The ring of labelled events that QEMU's plugin writes: see event.h. */
 

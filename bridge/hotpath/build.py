@@ -16,6 +16,7 @@ SOURCES = [
     "access.c",
     "describe.c",
     "session.c",
+    "transfer.c",
     "send.c",
     "buffers.c",
     "poller.c",

@@ -214,6 +214,7 @@ int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_
                  size_t *failed)
 {
     uint64_t left = length;
+    bool by_message = false;
 
     for (size_t i = 0; i < count; i++) {
         if (segments[i].length > left)
@@ -225,11 +226,15 @@ int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_
     for (size_t i = 0; i < count; i++) {
         int status = pvu_dma_check(dma, segments[i].address, segments[i].length, access);
 
-        if (status < 0) {
-            *failed = i;
+        if (status == 0 || (status == -ENXIO && by_message))
+            continue;
+        *failed = i;
+        if (status != -ENXIO)
             return status;
-        }
+        by_message = true;
     }
+    if (by_message)
+        return -ENXIO;
     for (size_t i = 0; i < count; i++) {
         if (!copy(dma, segments[i], buffer, access)) {
             *failed = i;

@@ -27,6 +27,8 @@ enum {
     CMD_DEVICE_GET_IRQ_INFO = 7,
     CMD_REGION_READ = 9,
     CMD_REGION_WRITE = 10,
+    CMD_DMA_READ = 11,
+    CMD_DMA_WRITE = 12,
     CMD_REGION_WRITE_MULTI = 15,
 };
 
@@ -51,6 +53,11 @@ typedef struct {
     uint32_t region;
     uint32_t count;
 } wire_access; /* REGION_READ and REGION_WRITE, requests and replies */
+
+typedef struct {
+    uint64_t address;
+    uint64_t count;
+} wire_dma; /* DMA_READ and DMA_WRITE, requests and replies */
 
 typedef struct {
     wire_access access;
@@ -121,7 +128,7 @@ struct pvu_device {
 
 enum {
     BUFFERS_KEPT = 64 << 10,    /* bytes of either buffer that stay in memory for the next session */
-    RX_STEP = 64 << 10,         /* bytes in one receive, unless one message needs more */
+    RX_STEP = 68 << 10,         /* bytes in one receive, unless one message needs more: 64 KiB of data and a header */
     RX_PIECES = 4,              /* receives that the kernel can have done of its own accord */
     RX_SIZE = PVU_MAX_TRANSFER + (4 << 10) + (1 + RX_PIECES) * RX_STEP, /* whole pages: a message, and more */
     RX_SMALL = 4 << 10,         /* unread bytes that are moved to the front, which is in the cache */
@@ -140,6 +147,15 @@ typedef struct {
     int status;       /* the errno with which it ended early */
     int failed;       /* REGION_WRITE_MULTI: the errno of the first write that did */
 } access_state;
+
+enum { ASKED = 4 }; /* requests of ours at a time: as many messages wait for a client that is slow to read */
+
+typedef struct {
+    pvu_transfer *transfer; /* NULL: there is none */
+    wire_header header;
+    wire_dma body;
+    uint8_t *at; /* its bytes in the transfer's buffer */
+} transfer_request;
 
 struct pvu_session {
     pvu_poller *poller;
@@ -181,6 +197,12 @@ struct pvu_session {
     size_t tx_queued;   /* bytes from the head that are the kernel's to send: they stay where they are */
     int tx_result;      /* what came of it */
     pvu_session *next_sending;
+
+    pvu_transfer *transfers; /* all there are, and those that have more to ask for, in the order of their turns */
+    pvu_transfer *waiting;
+    transfer_request asked[ASKED];
+    uint16_t next_id; /* of a request of ours */
+    bool starved;     /* no room for it: the client must read first */
 };
 
 enum { RX_CONTROL = CMSG_SPACE(PVU_MAX_FDS * sizeof(int)) }; /* beside a receive: the kernel closes more descriptors */
@@ -211,6 +233,21 @@ uint8_t *session_reserve(pvu_session *session, size_t size);
  * error, nothing but the header. It is sent unless none is wanted.
  */
 void session_reply(pvu_session *session, const wire_header *request, size_t size, int error);
+
+/* Room for a message of `size` bytes before the reply that is being made, or NULL if more than `limit` would wait. */
+uint8_t *session_append(pvu_session *session, size_t size, size_t limit);
+
+/* transfer.c */
+
+/* Asks for what transfers wait for, as far as may be asked at a time. */
+void transfer_ask(pvu_session *session);
+/* The request that a message from the client answers, or NULL. */
+transfer_request *transfer_of(pvu_session *session, const wire_header *reply);
+/* Takes the answer: PVU_TRANSFERRED or PVU_NONE. */
+int transfer_reply(pvu_session *session, transfer_request *request, const wire_header *reply, const uint8_t *body,
+                   pvu_event *event);
+/* The session goes. */
+void transfer_end_all(pvu_session *session);
 
 /* describe.c: answers the DEVICE_GET_ messages. */
 

@@ -146,8 +146,8 @@ static pvu_session *dequeue(pvu_poller *poller)
 void poller_update(pvu_poller *poller, pvu_session *session)
 {
     bool receive = !poller->ring && !session->blocked;
-    /* One that is blocked goes on when there is room, be it that Python has sent all that was in the way. */
-    bool send = session->blocked || (session->tx_head < session->tx_tail && !session->tx_queued);
+    /* What waits for room goes on when there is some, be it that Python has sent all that was in the way. */
+    bool send = session->blocked || session->starved || (session->tx_head < session->tx_tail && !session->tx_queued);
 
     if (!session->over)
         epoll_interest(poller, session, (receive ? EPOLLIN : 0) | (send ? EPOLLOUT : 0));
@@ -224,7 +224,7 @@ static int serve(pvu_poller *poller, pvu_session *session)
         poller->event = session->event;
     else if (!session->owed)
         kind = session_serve(session, &poller->event);
-    if (kind == PVU_DOORBELLS)
+    if (kind == PVU_DOORBELLS || kind == PVU_TRANSFERRED)
         poller_enqueue(poller, session); /* it goes on when Python has heard of them */
     if (kind == PVU_NONE && session->over && !session->owed && !session->told) {
         session->told = true;

@@ -127,17 +127,30 @@ bool session_flush(pvu_session *session)
     return !session->over;
 }
 
-int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size)
+uint8_t *session_append(pvu_session *session, size_t size, size_t limit)
 {
-    if (session->over)
-        return -EPIPE;
-    if (session->tx_tail + session->tx_reserved + size > TX_SIZE)
+    uint8_t *room;
+
+    if (session->tx_tail + session->tx_reserved + size > limit)
         compact_tx(session);
-    if (session->tx_tail + session->tx_reserved + size > TX_SIZE)
-        return -ENOBUFS;
-    memmove(session->tx + session->tx_tail + size, session->tx + session->tx_tail, session->tx_reserved);
-    memcpy(session->tx + session->tx_tail, message, size);
+    if (session->tx_tail + session->tx_reserved + size > limit)
+        return NULL;
+    room = session->tx + session->tx_tail;
+    memmove(room + size, room, session->tx_reserved);
     session->tx_tail += size;
     session->grown |= session->tx_tail + session->tx_reserved > BUFFERS_KEPT;
+    return room;
+}
+
+int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size)
+{
+    uint8_t *room;
+
+    if (session->over)
+        return -EPIPE;
+    room = session_append(session, size, TX_SIZE);
+    if (!room)
+        return -ENOBUFS;
+    memcpy(room, message, size);
     return session->owed || session_flush(session) ? 0 : -EPIPE;
 }

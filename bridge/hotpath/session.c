@@ -156,13 +156,19 @@ static int serve_message(pvu_session *session, const wire_header *header, pvu_ev
     bool access = header->command == CMD_REGION_READ || header->command == CMD_REGION_WRITE ||
                   header->command == CMD_REGION_WRITE_MULTI;
     bool describes = describe_answers(header->command);
+    transfer_request *request = type == F_REPLY ? transfer_of(session, header) : NULL;
     uint8_t *body = session->rx + session->rx_head + sizeof(*header);
     int result;
 
-    if (!(access || describes) || type != F_COMMAND || !session->negotiated)
+    if (!request && (!(access || describes) || type != F_COMMAND || !session->negotiated))
         return hand_over(session, header, event);
-    result = access ? access_message(session, header, body, event) : describe_message(session, header, body);
-    if (result == ACCESS_DONE) {
+    if (request && session->device->ring_count)
+        return access_doorbells(session, event);
+    if (request)
+        result = transfer_reply(session, request, header, body, event);
+    else
+        result = access ? access_message(session, header, body, event) : describe_message(session, header, body);
+    if (request || result == ACCESS_DONE) {
         if (session->rx_fd_count)
             claim_fds(session, last, NULL, 0);
         session->rx_head = last;
@@ -201,6 +207,7 @@ int session_serve(pvu_session *session, pvu_event *event)
     if (session->rx_head == session->rx_tail && !session->owed)
         session->rx_head = session->rx_tail = 0;
     session->blocked = result == ACCESS_BLOCKED;
+    transfer_ask(session);
     session_send(session);
     if (result <= PVU_NONE)
         result = session->device->ring_count ? access_doorbells(session, event) : PVU_NONE;
@@ -256,6 +263,7 @@ void pvu_session_free(pvu_session *session)
 {
     bool forked = poller_forked(session->poller);
 
+    transfer_end_all(session);
     if (!forked)
         session_flush(session);
     /* What the kernel may still receive into stays where it is. */

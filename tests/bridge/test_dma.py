@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import re
@@ -18,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyvfio_user.bridge.dma import DmaError, GuestMemory, SegmentList
-from pyvfio_user.bridge.wire import DMA_ACCESS, MAX_DMA_MAPS, Command
+from pyvfio_user.bridge.wire import MAX_DMA_MAPS
 
 PAGE = 4096
 
@@ -277,78 +276,29 @@ def test_a_copy_reaches_over_adjacent_maps_and_no_further(address: int, length: 
 
 
 @pytest.mark.asyncio
-async def test_memory_without_a_descriptor_is_reached_in_chunks(memory: GuestMemory) -> None:
-    backing = bytearray(0x40000)
-    asked: list[tuple[Command, int, int]] = []
-
-    async def client(command: Command, body: bytes) -> bytes:
-        address, length = DMA_ACCESS.unpack_from(body)
-        asked.append((command, address, length))
-        if command == Command.DMA_WRITE:
-            backing[address : address + length] = body[16:]
-            return body[:16]
-        return body[:16] + backing[address : address + length]
-
-    memory.map(0, 0x40000, 3, None, 0)
-    memory.connect(client, 1 << 20)
-    data = os.urandom(0x18000)
-    await memory.write(0x1000, data)
-    assert await memory.read(0x1000, 0x18000) == data
-    assert asked == [
-        (Command.DMA_WRITE, 0x1000, 0x10000),
-        (Command.DMA_WRITE, 0x11000, 0x8000),
-        (Command.DMA_READ, 0x1000, 0x10000),
-        (Command.DMA_READ, 0x11000, 0x8000),
-    ]
+async def test_memory_without_a_descriptor_needs_a_client(memory: GuestMemory) -> None:
+    memory.map(0, 2 * PAGE, 3, None, 0)
+    buffer = bytearray(8)
+    with pytest.raises(DmaError, match=r"^DMA read of 3 bytes at 0x10 must have a client that answers it$") as caught:
+        await memory.read_segments([(0x10, 3), (0x20, 5)], buffer)
+    assert errno_of(caught) == errno.ENOTCONN
+    buffer.clear()  # nobody holds on to it
+    with pytest.raises(DmaError, match=r"^DMA write of 1 bytes at 0x2000 must lie within memory the guest mapped"):
+        await memory.write_segments([(0x10, 1), (2 * PAGE, 1)], b"12")
+    with pytest.raises(ValueError, match=r"^buffer must be 3 bytes as the segments are, not 2$"):
+        await memory.read_segments([(0x10, 3)], bytearray(2))
+    await memory.read_segments([], bytearray())
+    await memory.write(0x10, b"")
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_answers_wrongly_is_not_believed(memory: GuestMemory) -> None:
-    answers = [
-        b"",
-        DMA_ACCESS.pack(0, 5) + bytes(5),
-        DMA_ACCESS.pack(8, 4) + bytes(4),
-        DMA_ACCESS.pack(0, 4) + bytes(3),
-    ]
-
-    async def client(command: Command, body: bytes) -> bytes:
-        if not answers:
-            raise OSError(errno.EFAULT, "Bad address")
-        return answers.pop(0)
-
-    memory.map(0, PAGE, 3, None, 0)
-    memory.connect(client, 1 << 20)
-    for _ in range(4):
-        with pytest.raises(DmaError) as caught:
-            await memory.read(0, 4)
-        assert errno_of(caught) == errno.EBADMSG
-    with pytest.raises(DmaError, match=r"^DMA read of 4 bytes at 0x0 failed at the client: Bad address$") as caught:
-        await memory.read(0, 4)
-    assert errno_of(caught) == errno.EFAULT
-    with pytest.raises(DmaError) as caught:
-        await memory.write(0x1000, b"?")
-    assert errno_of(caught) == errno.EFAULT
-    memory.disconnect()
-    assert memory.maps == 0
-
-
-@pytest.mark.asyncio
-async def test_no_more_than_four_messages_wait_for_the_client(memory: GuestMemory) -> None:
-    gate, waiting = asyncio.Event(), list[int]()
-
-    async def client(command: Command, body: bytes) -> bytes:
-        waiting.append(1)
-        await gate.wait()
-        return body[:16] + bytes(DMA_ACCESS.unpack_from(body).length)
-
-    memory.map(0, 16 * PAGE, 3, None, 0)
-    memory.connect(client, PAGE)
-    reads = [asyncio.create_task(memory.read(n * PAGE, PAGE)) for n in range(8)]
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert len(waiting) == 4
-    gate.set()
-    assert await asyncio.gather(*reads) == [bytes(PAGE)] * 8
+async def test_mapped_memory_is_reached_without_a_client(memory: GuestMemory, ram: int) -> None:
+    memory.map(0x10000, PAGE, 3, ram, 0)
+    await memory.write_segments([(0x10008, 2), (0x10001, 3)], b"abcde")
+    buffer = bytearray(5)
+    await memory.read_segments(SegmentList([(0x10001, 3), (0x10008, 2)]), buffer)
+    assert buffer == b"cdeab"
+    assert await memory.read(0x10001, 3) == b"cde"
 
 
 def test_gather_into_fills_the_buffer_it_is_given(memory: GuestMemory, ram: int) -> None:

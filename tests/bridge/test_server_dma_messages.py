@@ -137,6 +137,10 @@ def _answer(body: Callable[[Received], bytes]) -> Callable[[Received], bytes]:
 
 WRONG: dict[str, Callable[[Received], bytes]] = {
     "error": _error,
+    "error without a number": lambda request: struct.pack("<HHIII", request.id, request.command, 16, REPLY | ERROR, 0),
+    "error without a name": lambda request: struct.pack(
+        "<HHIII", request.id, request.command, 16, REPLY | ERROR, ~0 & 0xFFFFFFFF
+    ),
     "no data": _answer(lambda request: request.body),
     "too little": _answer(lambda request: request.body + b"123"),
     "too much": _answer(lambda request: request.body + b"12345"),
@@ -171,6 +175,138 @@ async def test_a_reply_of_another_command_is_no_answer(bench: Bench) -> None:
         with pytest.raises(DmaError):
             await reading
     await bench.check_alive()
+
+
+@pytest.mark.asyncio
+async def test_each_failure_says_why(bench: Bench) -> None:
+    async with bench.connect() as raw:
+        await done(raw, DMA_MAP, dma_map(RAM, PAGE))
+        for wrong, error, reason in [
+            (_error, errno.EFAULT, "failed at the client: Bad address"),
+            (WRONG["error without a number"], errno.EIO, "failed at the client: Input/output error"),
+            (WRONG["error without a name"], errno.EIO, "failed at the client: Input/output error"),
+            (WRONG["too much"], errno.EBADMSG, "must be answered with its address, its length, and all its bytes"),
+        ]:
+            reading = asyncio.create_task(bench.memory.read(RAM, 4))
+            await raw.send(wrong(await raw.receive()))
+            with pytest.raises(DmaError) as caught:
+                await reading
+            assert (caught.value.errno, str(caught.value)) == (error, f"DMA read of 4 bytes at {RAM:#x} {reason}")
+
+
+@pytest.mark.asyncio
+async def test_segments_are_copied_one_after_another(bench: Bench) -> None:
+    memory = bytearray(os.urandom(2 * PAGE))
+    before = bytes(memory)
+    async with bench.connect() as raw:
+        await done(raw, DMA_MAP, dma_map(RAM, len(memory)))
+        buffer = bytearray(9)
+        reading = asyncio.create_task(
+            bench.memory.read_segments([(RAM, 0), (RAM + 7, 3), (RAM, 0), (RAM + PAGE, 4), (RAM + 1, 2)], buffer)
+        )
+        assert await serve_dma(raw, memory, RAM, 3) == [
+            (DMA_READ, RAM + 7, 3), (DMA_READ, RAM + PAGE, 4), (DMA_READ, RAM + 1, 2),
+        ]  # fmt: skip
+        await reading
+        assert buffer == before[7:10] + before[PAGE : PAGE + 4] + before[1:3]
+        writing = asyncio.create_task(bench.memory.write_segments([(RAM + 9, 2), (RAM + 3, 1)], b"abc"))
+        assert await serve_dma(raw, memory, RAM, 2) == [(DMA_WRITE, RAM + 9, 2), (DMA_WRITE, RAM + 3, 1)]
+        await writing
+        assert memory == before[:3] + b"c" + before[4:9] + b"ab" + before[11:]
+
+
+@pytest.mark.asyncio
+async def test_four_messages_are_under_way_and_each_access_has_its_turn(bench: Bench) -> None:
+    chunk = 65536
+    async with bench.connect() as raw:
+        await done(raw, DMA_MAP, dma_map(RAM, 1 << 20))
+        long = asyncio.create_task(bench.memory.read(RAM, 6 * chunk))
+        requests = [await raw.receive() for _ in range(4)]
+        short = asyncio.create_task(bench.memory.read(RAM + 6 * chunk, 4))
+        await asyncio.sleep(0)
+        await raw.alive()  # its reply is all that comes
+        order = []
+        while requests:
+            request = requests.pop(0)
+            address, length = struct.unpack("<QQ", request.body)
+            order.append((address - RAM) // chunk)
+            await raw.send(message(DMA_READ, request.body + bytes(length), id=request.id, flags=REPLY))
+            if len(order) <= 3:
+                requests.append(await raw.receive())
+        assert order == [0, 1, 2, 3, 4, 6, 5]
+        assert (await long, await short) == (bytes(6 * chunk), bytes(4))
+
+
+@pytest.mark.asyncio
+async def test_what_fails_ends_the_access_and_later_answers_are_nobodys(bench: Bench) -> None:
+    async with bench.connect() as raw:
+        await done(raw, DMA_MAP, dma_map(RAM, 64 * PAGE))
+        buffer = bytearray(3 * 65536)
+        reading = asyncio.create_task(bench.memory.read_segments([(RAM, len(buffer))], buffer))
+        requests = [await raw.receive() for _ in range(3)]
+        await raw.send(_error(requests[1]))
+        with pytest.raises(
+            DmaError, match=f"^DMA read of 65536 bytes at {RAM + 65536:#x} failed at the client: Bad addr"
+        ):
+            await reading
+        for request in requests[::2]:
+            await raw.send(message(DMA_READ, request.body + b"?" * 65536, id=request.id, flags=REPLY))
+        await raw.alive()
+        assert buffer == bytes(3 * 65536)
+
+
+@pytest.mark.asyncio
+async def test_who_cancels_an_access_has_its_buffer_back(bench: Bench) -> None:
+    async with bench.connect() as raw:
+        await done(raw, DMA_MAP, dma_map(RAM, PAGE))
+        buffer = bytearray(4)
+        reading = asyncio.create_task(bench.memory.read_segments([(RAM, 4)], buffer))
+        request = await raw.receive()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        buffer += b"more"
+        await raw.send(message(DMA_READ, request.body + b"late", id=request.id, flags=REPLY))
+        await raw.alive()
+        assert buffer == b"\0\0\0\0more"
+        again = asyncio.create_task(bench.memory.read(RAM, 4))
+        await serve_dma(raw, bytearray(b"text"), RAM, 1)
+        assert await again == b"text"
+
+
+@pytest.mark.asyncio
+async def test_an_access_waits_for_a_client_that_is_slow_to_read(bench: Bench) -> None:
+    """Those given up leave their messages behind: no more wait to be sent than there is room for."""
+    size = 16 * 65536
+    data = os.urandom(size)
+    async with bench.connect() as raw:
+        await done(raw, DMA_MAP, dma_map(RAM, size))
+        given_up = []
+        for _ in range(16):
+            given_up.append(asyncio.create_task(bench.memory.write(RAM, bytes(size))))
+            await asyncio.sleep(0)
+            given_up[-1].cancel()
+        memory = bytearray(size)
+        writing = asyncio.create_task(bench.memory.write(RAM, data))
+        await asyncio.gather(*given_up, return_exceptions=True)
+        while not writing.done():
+            await asyncio.wait_for(serve_dma(raw, memory, RAM, 1), 10)
+        await writing
+        assert memory == data
+
+
+@pytest.mark.asyncio
+async def test_descriptors_beside_an_answer_are_closed(bench: Bench) -> None:
+    async with bench.connect() as raw:
+        await done(raw, DMA_MAP, dma_map(RAM, PAGE))
+        before = bench.descriptors()
+        reading = asyncio.create_task(bench.memory.read(RAM, 4))
+        request = await raw.receive()
+        fd = os.memfd_create("stray")
+        await raw.send(message(DMA_READ, request.body + b"text", id=request.id, flags=REPLY), [fd])
+        os.close(fd)
+        assert await reading == b"text"
+        assert bench.leaked(before) == []
 
 
 @pytest.mark.parametrize("access", ["read", "write"])
