@@ -8,15 +8,15 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bridge.errors import DefinitionError
+from ..bridge.errors import DefinitionError, StreamError
 from .catalogue import SHIPPED, UnknownDevice, create_device
-from .errors import MatrixError, QemuError, missing_extra
+from .errors import MatrixError, QemuError, TraceError, missing_extra
 from .machines import ConfigError, config_names, device_option, load_config
 from .provision.errors import ProvisionError
 
@@ -27,6 +27,18 @@ _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 
 
+_MISTAKES = (
+    ConfigError,
+    UnknownDevice,
+    DefinitionError,
+    ProvisionError,
+    QemuError,
+    MatrixError,
+    StreamError,
+    TraceError,
+)
+
+
 class _Commands(click.Group):
     """Turns the errors that a user can cause into messages, and Ctrl-C into exit status 130."""
 
@@ -35,7 +47,7 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
-        except (ConfigError, UnknownDevice, DefinitionError, ProvisionError, QemuError, MatrixError) as error:
+        except _MISTAKES as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
             if message := missing_extra(error, "this command"):
@@ -93,14 +105,27 @@ async def _served(device: Device, path: Path, *, any_user: bool = False) -> Asyn
 @click.option("--device", "-d", "names", multiple=True, metavar="NAME|MODULE:CLASS", help=_DEVICE_HELP)
 @click.option("--cpu", help="The CPU, instead of the machine's own.")
 @click.option("--print", "only_print", is_flag=True, help="Only print the command; serve and start nothing.")
+@click.option(
+    "--trace", type=click.Path(path_type=Path, dir_okay=False), help="Record the guest's accesses to BARs here."
+)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
-def qemu(config: str, names: Sequence[str], cpu: str | None, only_print: bool, extra: Sequence[str]) -> None:
+def qemu(
+    config: str,
+    names: Sequence[str],
+    cpu: str | None,
+    only_print: bool,
+    trace: Path | None,
+    extra: Sequence[str],
+) -> None:
     """Start QEMU as CONFIG describes it, with devices attached, in the foreground.
 
     CONFIG is a machine that ships (see `pyvfio-user machines`) or a config file. What follows `--` is given to QEMU:
 
     \b
         pyvfio-user qemu el2 --device probe -- -kernel Image
+
+    With --trace every access to a BAR is recorded, with the memory type that the guest's own tables give it, and the
+    barriers between; `pyvfio-user trace` shows it. QEMU's plugin interface must be version 7 (QEMU 11).
     """
     machine = load_config(config)
     devices = [] if only_print else [create_device(name) for name in names]
@@ -119,14 +144,64 @@ def qemu(config: str, names: Sequence[str], cpu: str | None, only_print: bool, e
 
         with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
             sockets = [Path(folder) / f"{number}.sock" for number in range(len(devices))]
-            command = machine.command(program, sockets, cpu=cpu, extra=extra)
             async with contextlib.AsyncExitStack() as stack:
                 for device, path in zip(devices, sockets, strict=True):
                     await stack.enter_async_context(_served(device, path))
+                options = stack.enter_context(_traced(program, trace)) if trace else []
+                command = machine.command(program, sockets, cpu=cpu, extra=[*options, *extra])
                 click.echo(f"$ {shlex.join(command)}", err=True)
                 return await run_in_foreground(command)
 
     _run(session())
+
+
+@contextlib.contextmanager
+def _traced(program: Path, path: Path) -> Iterator[list[str]]:
+    """Record into a file what QEMU writes when it is given the options; say at the end how much."""
+    from .tracing import Recorded, Tracer, recording, require_api
+
+    require_api(program)
+    _make_room(path)
+    with Tracer() as tracer:
+        said = Recorded()
+        try:
+            with recording(tracer, path, said):
+                yield tracer.options
+        finally:
+            click.echo(f"trace: {said.events:,} events in {path}", err=True)
+            if said.lost:
+                click.echo(f"trace: {said.lost:,} more were lost: they came faster than they were written", err=True)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--symbols",
+    "-s",
+    "symbol_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="ELF|MAP",
+    help="Names functions: an ELF, a System.map, or a copy of the guest's /proc/kallsyms; repeatable.",
+)
+@click.option("--bar", "bars", multiple=True, type=click.IntRange(0, 5), help="Only this BAR (default: all).")
+@click.option("--config", is_flag=True, help="Configuration space, too.")
+@click.option("--functions", is_flag=True, help="One line for all accesses of a function to the same BAR and type.")
+def trace(file: Path, symbol_files: Sequence[Path], bars: Sequence[int], config: bool, functions: bool) -> None:
+    """Show a trace that `qemu --trace` recorded: who accessed what, as which memory type, with which barriers between.
+
+    S1 is the guest's stage 1, S2 the MemAttr of its stage 2 (a prime: FWB=1), type what the architecture makes of both.
+    """
+    from ..bridge.stream import read_trace
+    from .report.trace import chosen, show_events, show_functions, show_summary
+    from .symbols import load_symbols
+
+    symbols = load_symbols(symbol_files)
+    events = list(read_trace(file))
+    shown = list(chosen(events, config=config, bars=frozenset(bars)))
+    show = show_functions if functions else show_events
+    show(shown, symbols, _console())
+    show_summary(file, events, len(shown), _console())
 
 
 @main.command()

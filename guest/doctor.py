@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .errors import TraceError
 from .provision.cache import cache_directory
 from .provision.compiler import find_compiler
 from .provision.errors import ProvisionError
 from .provision.qemu import find_qemu
+from .tracing import API_VERSION, require_api
 
 _HOT_PATH = "pyvfio_user.bridge.hotpath._native"
 
@@ -35,6 +37,8 @@ class Finding:
     version: str
     remedy: str = ""
     remarks: tuple[str, ...] = ()
+    optional: bool = False
+    """Whether all but one feature works without it."""
 
     @property
     def found(self) -> bool:
@@ -84,6 +88,17 @@ def _compiler() -> Finding:
     return Finding("AArch64 compiler", " ".join(compiler.command), f"{compiler.kind} {compiler.version}")
 
 
+def _tracer() -> Finding:
+    qemu = find_qemu().found
+    if qemu is None:
+        return Finding("tracer", "", "", "it needs a QEMU", optional=True)
+    try:
+        require_api(qemu.path)
+    except TraceError as error:
+        return Finding("tracer", "", "", str(error), optional=True)
+    return Finding("tracer", "QEMU's plugin API", str(API_VERSION), optional=True)
+
+
 CHECKS: tuple[Callable[[], Finding], ...] = (
     _python,
     lambda: _tool("git", "git", "git"),
@@ -92,6 +107,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _hot_path,
     _qemu,
     _compiler,
+    _tracer,
 )
 
 
@@ -101,7 +117,7 @@ def examine() -> list[Finding]:
 
 
 def report(findings: list[Finding], console: Console) -> bool:
-    """Print the findings as a table, the remedies below it; return whether nothing is missing."""
+    """Print the findings as a table, the remedies below it; return whether nothing needed is missing."""
     table = Table("part", "version", "where", highlight=False)
     for finding in findings:
         where = Text(finding.where) if finding.found else Text("missing", style="bold red")
@@ -113,4 +129,4 @@ def report(findings: list[Finding], console: Console) -> bool:
             console.print(f"{finding.part}, passed over: {remark}", highlight=False, markup=False, soft_wrap=True)
         if not finding.found:
             console.print(f"{finding.part}: {finding.remedy}", highlight=False, markup=False, soft_wrap=True)
-    return all(finding.found for finding in findings)
+    return all(finding.found or finding.optional for finding in findings)

@@ -1,7 +1,6 @@
 """Tracing a guest: builds the plugin that QEMU loads (`guest/tracer`), and keeps the events that it writes.
 
-with Tracer(find_qemu().require().path) as tracer, recording(tracer, path):
-    ... a QEMU whose command has `tracer.options`
+A `Tracer` has the options for a QEMU's command; its events are read as they come, or `recording` writes them to a file.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from ..bridge.ring import Ring
-from ..bridge.stream import Event, file_header, unpack_all
+from ..bridge.stream import EVENT, Event, file_header, unpack_all
 from .errors import TraceError
 from .provision.cache import cache_directory
 
@@ -124,6 +124,14 @@ def api_version(qemu: Path) -> int | None:
     return int(found[1]) if found else None
 
 
+def require_api(qemu: Path) -> None:
+    """Raise `TraceError` unless a QEMU takes the tracer."""
+    found = api_version(qemu)
+    if found != API_VERSION:
+        which = "none" if found is None else str(found)
+        raise TraceError(f"QEMU's plugin API must be version {API_VERSION} (QEMU 11) to trace, not {which}: {qemu}")
+
+
 class Tracer:
     """A ring and the plugin that writes it: a context manager. `options` are for the command of one QEMU."""
 
@@ -150,22 +158,21 @@ class Tracer:
         return found
 
 
-class Recording:
-    """What `recording` has written so far."""
+@dataclass
+class Recorded:
+    """How many events `recording` wrote, and how many found the ring full: known when it has ended."""
 
-    def __init__(self) -> None:
-        self.events = 0
-        self.dropped = 0
+    events: int = 0
+    lost: int = 0
 
 
 @contextlib.contextmanager
-def recording(tracer: Tracer, path: Path) -> Iterator[Recording]:
-    """Write what is traced to a file while the block runs, in a thread of its own.
+def recording(tracer: Tracer, path: Path, said: Recorded) -> Iterator[None]:
+    """Write what is traced to a file while the block runs, in a thread of its own; count it in `said`.
 
     Raises OSError when the file cannot be written, at the start or at the end.
     """
     done = threading.Event()
-    said = Recording()
     failure: list[OSError] = []
 
     def drain(write: Callable[[memoryview], object]) -> None:
@@ -174,7 +181,7 @@ def recording(tracer: Tracer, path: Path) -> Iterator[Recording]:
             ending = done.wait(_POLL_SECONDS)
             while batch := tracer.ring.take():
                 write(batch)
-                said.events += len(batch) // 64
+                said.events += len(batch) // EVENT.size
 
     def run() -> None:
         try:
@@ -187,10 +194,10 @@ def recording(tracer: Tracer, path: Path) -> Iterator[Recording]:
         thread = threading.Thread(target=run, name="trace")
         thread.start()
         try:
-            yield said
+            yield
         finally:
             done.set()
             thread.join()
-            said.dropped = tracer.ring.dropped
+            said.lost = tracer.ring.dropped
     if failure:
         raise failure[0]

@@ -72,10 +72,10 @@ def test_help_lists_the_commands() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.output.partition("Commands:\n")[2].splitlines()]
-    assert commands == ["doctor", "machines", "matrix", "push", "qemu", "serve", "setup"]
+    assert commands == ["doctor", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"]
 
 
-@pytest.mark.parametrize("command", ["doctor", "machines", "matrix", "push", "qemu", "serve", "setup"])
+@pytest.mark.parametrize("command", ["doctor", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0

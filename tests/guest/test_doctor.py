@@ -22,7 +22,7 @@ def printed(findings: list[Finding]) -> tuple[bool, str]:
 
 def test_all_is_found_on_a_machine_that_was_set_up() -> None:
     findings = {finding.part: finding for finding in examine()}
-    assert list(findings) == ["Python", "git", "make", "C compiler", "C hot path", "QEMU", "AArch64 compiler"]
+    assert list(findings) == ["Python", "git", "make", "C compiler", "C hot path", "QEMU", "AArch64 compiler", "tracer"]
     assert [part for part, finding in findings.items() if not finding.found] == []
     qemu = find_qemu().require()
     assert findings["QEMU"] == Finding("QEMU", str(qemu.path), qemu.version, remarks=find_qemu().rejected)
@@ -63,5 +63,20 @@ def test_everything_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "C hot path": "install pyvfio-user anew",
         "QEMU": "run `pyvfio-user setup`",
         "AArch64 compiler": "install the Python package ziglang",
+        "tracer": "it needs a QEMU",
     }
     assert missing["QEMU"].remarks == (f"{tmp_path}/old must be QEMU 10.1 or newer, not 7.2.0",)
+
+
+def test_a_qemu_that_cannot_be_traced_is_said_and_does_for_all_else() -> None:
+    remedy = "QEMU's plugin API must be version 7 (QEMU 11) to trace, not 4: /usr/bin/q"
+    complete, text = printed([Finding("tracer", "", "", remedy, optional=True)])
+    assert complete
+    assert text.splitlines()[-1] == f"tracer: {remedy}"
+
+
+def test_an_old_plugin_api_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyvfio_user.guest.tracing.api_version", lambda qemu: 4)
+    (finding,) = (finding for finding in examine() if finding.part == "tracer")
+    assert finding.remedy.startswith("QEMU's plugin API must be version 7 (QEMU 11) to trace, not 4: /")
+    assert (finding.found, finding.optional) == (False, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from pyvfio_user.bridge.stream import EVENT, Event, Kind, file_header, pack, rea
 from pyvfio_user.guest import tracing
 from pyvfio_user.guest.errors import TraceError
 from pyvfio_user.guest.provision.qemu import QemuBinary
-from pyvfio_user.guest.tracing import VIRT_WINDOWS, Tracer, Window, recording
+from pyvfio_user.guest.tracing import VIRT_WINDOWS, Recorded, Tracer, Window, recording
 
 from .fake_debian import script
 
@@ -88,25 +89,27 @@ def test_a_recording_is_a_trace_file(tmp_path: Path) -> None:
     path = tmp_path / "trace"
     events = [Event(Kind.DGH, sequence=1), Event(Kind.DGH, sequence=2)]
     with Tracer() as tracer:
-        with recording(tracer, path) as said:
+        said = Recorded()
+        with recording(tracer, path, said):
             write(tracer.ring, *events)
-        assert (said.events, said.dropped) == (2, 0)
+        assert said == Recorded(events=2, lost=0)
     assert list(read_trace(path)) == events
 
 
 def test_a_recording_of_nothing_is_an_empty_trace(tmp_path: Path) -> None:
     path = tmp_path / "trace"
-    with Tracer() as tracer, recording(tracer, path):
+    with Tracer() as tracer, recording(tracer, path, Recorded()):
         assert path.exists()
     assert path.read_bytes() == file_header()
 
 
 def test_a_disk_that_is_full_is_said_at_the_end() -> None:
-    full = Path("/dev/full")
-    with Tracer() as tracer, pytest.raises(OSError, match="No space left on device"), recording(tracer, full):
+    block = contextlib.ExitStack()
+    with Tracer() as tracer, pytest.raises(OSError, match="No space left on device"), block:
+        block.enter_context(recording(tracer, Path("/dev/full"), Recorded()))
         write(tracer.ring, Event(Kind.DGH, sequence=1))
 
 
 def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
-    with Tracer() as tracer, pytest.raises(IsADirectoryError), recording(tracer, tmp_path):
+    with Tracer() as tracer, pytest.raises(IsADirectoryError), recording(tracer, tmp_path, Recorded()):
         raise AssertionError("the block must not run")
