@@ -17,6 +17,7 @@ SIZE = 4096
 COMMAND = 0x04
 STATUS = 0x06
 BAR0 = 0x10
+ROM_BAR = 0x30
 CAPABILITIES = 0x40
 
 COMMAND_MEMORY = 1 << 1
@@ -110,8 +111,8 @@ class ConfigImage:
             once=none,
         )
 
-    def header(self, identity: PciId, bars: Iterable[BarShape], interrupt_pin: int) -> None:
-        """The type-0 header; `interrupt_pin` is 1 for INTA, 0 for none."""
+    def header(self, identity: PciId, bars: Iterable[BarShape], interrupt_pin: int, rom: int = 0) -> None:
+        """The type-0 header; `interrupt_pin` is 1 for INTA, 0 for none; `rom` is the ROM's bytes, a power of two."""
         self.put(0x00, 2, identity.vendor)
         self.put(0x02, 2, identity.device)
         self.put(COMMAND, 2, 0, writable=_COMMAND_WRITABLE)
@@ -123,6 +124,8 @@ class ConfigImage:
             self.put(BAR0 + 4 * bar.index, bar.bits // 8, kind, writable=(1 << bar.bits) - bar.size & ~0xF)
         self.put(0x2C, 2, identity.subsystem_vendor)
         self.put(0x2E, 2, identity.subsystem)
+        if rom:
+            self.put(ROM_BAR, 4, 0, writable=(1 << 32) - rom | 1)  # the address, and enable
         self.put(0x3C, 1, 0, writable=0xFF)  # interrupt line, for software's own use
         self.put(0x3D, 1, interrupt_pin)
 

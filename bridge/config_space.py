@@ -24,8 +24,9 @@ from .regions import Region
 class ConfigSpace:
     """A type-0 config space of 4096 bytes: header, PM, MSI, MSI-X and PCI Express capabilities.
 
-    `msi` is the number of MSI vectors, 0 for no such capability. `changed` is called after each write to the space;
-    `function_reset` when the guest asks for a function-level reset (PCIe 6.6.2), instead. Reads never reach Python.
+    `msi` is the number of MSI vectors, `rom` the bytes of the expansion ROM, 0 for none. `changed` is called after
+    each write to the space; `function_reset` when the guest asks for a function-level reset (PCIe 6.6.2), instead.
+    Reads never reach Python.
     """
 
     def __init__(
@@ -36,11 +37,12 @@ class ConfigSpace:
         intx: bool,
         msi: int,
         msix: MsixShape | None,
+        rom: int = 0,
         changed: Callable[[], None],
         function_reset: Callable[[], None],
     ) -> None:
         image = ConfigImage()
-        image.header(identity, bars, interrupt_pin=1 if intx else 0)
+        image.header(identity, bars, interrupt_pin=1 if intx else 0, rom=rom)
         self._power = image.power_management() + 4
         if msi:
             image.msi(msi)

@@ -10,6 +10,7 @@ from .device import Device
 from .doorbell import Doorbell
 from .interrupts import Intx, Msi, MsiX
 from .registers import ONCE, RC, RO, RW, W1C, Access, Field, Register, Registers
+from .rom import Rom
 from .windows import Memory, WriteCombineWindow
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "PciId",
     "Register",
     "Registers",
+    "Rom",
     "SegmentList",
     "WriteCombineWindow",
 ]

@@ -57,7 +57,7 @@ class Device:
             raise DefinitionError(f"identity of {type(self).__name__} must be a PciId, not left out")
         self._handlers = Handlers(self, layout.hooks)
         self._pieces: dict[Placed[Any], Piece] = {}
-        regions = {bar.shape.index: self._build(bar) for bar in layout.bars}
+        regions: dict[int, Region] = {bar.shape.index: self._build(bar) for bar in layout.bars}
         pba = None
         if layout.msix is not None:
             pba = install_msix(layout.msix, regions)
@@ -70,13 +70,17 @@ class Device:
             intx=layout.intx,
             msi=layout.msi,
             msix=layout.msix,
+            rom=layout.rom.size if layout.rom else 0,
             changed=self._config_changed,
             function_reset=self._function_reset,
         )
+        regions[RegionIndex.CONFIG] = self.config.region
+        if layout.rom is not None:
+            regions[RegionIndex.ROM] = layout.rom.region()
         self.interrupts.on_intx_status = self.config.set_interrupt_status
         self.memory = GuestMemory()
         self.endpoint = Endpoint(
-            {**regions, RegionIndex.CONFIG: self.config.region},
+            regions,
             self.interrupts,
             self.memory,
             on_reset=self._reset,

@@ -15,6 +15,7 @@ from .handlers import Hook, collect_hooks
 from .interrupts import Intx, Msi, MsiX
 from .piece import PAGE, Area, check_areas
 from .registers import Registers
+from .rom import Rom
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Layout:
     intx: bool
     msi: int
     msix: MsixShape | None
+    rom: Rom | None
 
 
 def layout_of(device_class: type, base: type, identity: PciId) -> Layout:
@@ -72,6 +74,7 @@ def layout_of(device_class: type, base: type, identity: PciId) -> Layout:
         intx=_only(members, Intx) is not None,
         msi=msi.vectors if msi is not None else 0,
         msix=msix.shape(msix_bar.index) if msix is not None and msix_bar is not None else None,
+        rom=_only(members, Rom),
     )
 
 
@@ -80,7 +83,7 @@ def _members(device_class: type, base: type) -> list[object]:
     for each in reversed(device_class.__mro__):
         named.update(vars(each))
     for name, member in named.items():
-        if isinstance(member, Bar | Placed | Intx | Msi | MsiX) and (
+        if isinstance(member, Bar | Placed | Intx | Msi | MsiX | Rom) and (
             hasattr(base, name) or name in base.__annotations__
         ):
             raise DefinitionError(f"{name} must be a name that Device leaves free, not one that it uses itself")
