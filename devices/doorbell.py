@@ -99,7 +99,7 @@ class Doorbell(Element):
                 region.add_registers(start, Rules(none, ones, none, none, none), record=self.record)
         if self.mapped and rings:
             views = [region.memory[start : start + self.width].cast(_FORMATS[self.width]) for start in starts]
-            handlers.add_poller(self, self.poll, views, rings)
+            handlers.add_poller(self, self.poll, starts, views, rings)
 
     def lines(self, block: Registers) -> Iterator[tuple[int, str, str]]:
         """One line for each doorbell."""

@@ -100,11 +100,17 @@ class Handlers:
         return method and self._synchronous(method, f"{element}[{index}] at {offset:#x}", index)
 
     def add_poller(
-        self, element: Element, interval: float, doorbells: Sequence[memoryview], rings: Sequence[Callable[[int], None]]
+        self,
+        element: Element,
+        interval: float,
+        offsets: Sequence[int],
+        doorbells: Sequence[memoryview],
+        rings: Sequence[Callable[[int], None]],
     ) -> None:
-        """Look at mapped doorbells every `interval` seconds while `poll` says so."""
-        name = f"{type(self._device).__name__}: handler of {element}"
-        self._pollers.append(DoorbellPoller(name, interval, doorbells, rings))
+        """Look at mapped doorbells every `interval` seconds while `poll` says so; `offsets` are for the log."""
+        device = type(self._device).__name__
+        names = [f"{device}: handler of {element}[{index}] at {offset:#x}" for index, offset in enumerate(offsets)]
+        self._pollers.append(DoorbellPoller(names, interval, doorbells, rings))
 
     def poll(self, enabled: bool) -> None:
         """Start or stop to look at mapped doorbells."""

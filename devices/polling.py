@@ -14,13 +14,17 @@ logger = logging.getLogger("pyvfio_user.devices")
 class DoorbellPoller:
     """Looks at doorbells every `interval` seconds while it is running, and rings for those that hold a new value.
 
-    `doorbells` are views of one item each, so that a value is loaded in one piece (8 bytes at most).
+    `names` are for the log; `doorbells` are views of one item each, so that a value is loaded in one piece (8 bytes at most).
     """
 
     def __init__(
-        self, name: str, interval: float, doorbells: Sequence[memoryview], rings: Sequence[Callable[[int], None]]
+        self,
+        names: Sequence[str],
+        interval: float,
+        doorbells: Sequence[memoryview],
+        rings: Sequence[Callable[[int], None]],
     ) -> None:
-        self._name = name
+        self._names = names
         self._interval = interval
         self._doorbells = doorbells
         self._rings = rings
@@ -48,8 +52,8 @@ class DoorbellPoller:
             if value != self._seen[index]:
                 self._seen[index] = value
                 try:
-                    watched(f"{self._name}[{index}], value {value:#x},", self._rings[index], value)
+                    watched(f"{self._names[index]}, value {value:#x},", self._rings[index], value)
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException:  # one that is cancelled, too
-                    logger.exception("%s[%d] raised for value %#x", self._name, index, value)
+                    logger.exception("%s raised for value %#x", self._names[index], value)

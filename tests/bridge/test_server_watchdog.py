@@ -16,7 +16,19 @@ from pyvfio_user.bridge.errors import DefinitionError
 from pyvfio_user.bridge.server import serve
 from pyvfio_user.devices import Bar, Device, Doorbell, KiB, PciId, Register, Registers
 
-from .raw import ERROR, REGION_READ, REGION_WRITE, REPLY, RESET, Raw, access, message
+from .raw import (
+    ERROR,
+    NO_REPLY,
+    REGION_READ,
+    REGION_WRITE,
+    REPLY,
+    RESET,
+    WRITE_MULTI,
+    Raw,
+    access,
+    message,
+    write_multi,
+)
 
 BUDGET = 0.02
 READ, WRITE, RING, TASK, AGAIN = 0x00, 0x04, 0x08, 0x10, 0x14
@@ -178,7 +190,7 @@ async def test_the_handler_of_a_mapped_doorbell_that_blocks_is_named_too(tmp_pat
         await raw.write(7, 4, b"\2\0")  # memory space
         device.bar2.memory[0x2000] = 9
         await until(lambda: len(log.messages) == 2)
-        assert log.messages[0] == f"Slow: handler of Bells.bell[1], value 0x9,: {NAMED}"
+        assert log.messages[0] == f"Slow: handler of Bells.bell[1] at 0x2000, value 0x9,: {NAMED}"
 
 
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError, GeneratorExit])
@@ -197,7 +209,7 @@ async def test_the_handler_of_a_mapped_doorbell_that_raises_stops_nothing(
         await until(lambda: len(log.messages) == 1)
         device.bar2.memory[0x1000] = 9
         await until(lambda: device.done == [1])
-        assert log.messages == ["Slow: handler of Bells.bell[0] raised for value 0x8"]
+        assert log.messages == ["Slow: handler of Bells.bell[0] at 0x1000 raised for value 0x8"]
 
 
 @pytest.mark.asyncio
@@ -238,6 +250,23 @@ async def test_a_handler_that_raises_or_is_cancelled_is_an_error_of_that_access_
         ]
         device.work = lambda: None
         assert await raw.read(0, READ, 4) == b"\7\0\0\0"
+
+
+@pytest.mark.asyncio
+async def test_handlers_of_posted_writes_that_raise_are_logged_and_not_answered(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise ValueError("on purpose")
+
+    async with slow_device(tmp_path) as (device, raw, log):
+        device.work = fail
+        await raw.send(message(REGION_WRITE, access(0, WRITE, 4, b"\1\0\0\0"), flags=NO_REPLY))
+        await raw.send(message(WRITE_MULTI, write_multi((0, WRITE, b"\2\0\0\0"), (0, WRITE, b"\3\0\0\0"))))
+        assert (await raw.receive()).errno == errno.EIO
+        await raw.alive()
+        assert log.messages == [
+            f"Slow: write of 4 bytes in region 0 at 0x4 (Control.write), value {value:#x}, failed"
+            for value in (1, 2, 3)
+        ]
 
 
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])

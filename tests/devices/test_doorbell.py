@@ -104,5 +104,5 @@ async def test_mapped_doorbells_ring(caplog: pytest.LogCaptureFixture) -> None:
         assert await asyncio.wait_for(device.rings.get(), 5) == (0, 6)
         page.release()
     assert [record.getMessage() for record in caplog.records if record.name == "pyvfio_user.devices"] == [
-        "Poller: handler of Polled.tail[1] raised for value 0x100000001"
+        "Poller: handler of Polled.tail[1] at 0x1000 raised for value 0x100000001"
     ]
