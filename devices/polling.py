@@ -14,7 +14,8 @@ logger = logging.getLogger("pyvfio_user.devices")
 class DoorbellPoller:
     """Looks at doorbells every `interval` seconds while it is running, and rings for those that hold a new value.
 
-    `names` are for the log; `doorbells` are views of one item each, so that a value is loaded in one piece (8 bytes at most).
+    `names` are for the log; `doorbells` are views of one item each, so that a value is loaded in one piece (8 bytes at
+    most).
     """
 
     def __init__(
