@@ -106,7 +106,9 @@ class GuestMemory:
             DmaError: as `read_mapped`.
         """
         native = _from_buffer(_BYTES, buffer, True)
-        self._copy([(address, len(native))], native, _READ)
+        segments = [(address, len(native))]
+        if status := self._copy(segments, native, _READ):
+            raise self._failure(segments, native, _READ, status)
 
     def gather(self, segments: Sequence[Segment]) -> bytes:
         """Reads several pieces in one call, one after another.
@@ -115,7 +117,7 @@ class GuestMemory:
             DmaError: as `read_mapped`; the message names the first piece at fault.
         """
         buffer = bytearray(_length(segments))
-        self._copy(segments, _from_buffer(_BYTES, buffer), _READ)
+        self.gather_into(segments, buffer)
         return bytes(buffer)
 
     def gather_into(self, segments: Sequence[Segment], buffer: bytearray | memoryview) -> None:
@@ -125,7 +127,9 @@ class GuestMemory:
             DmaError: as `gather`.
             ValueError: the lengths do not add up.
         """
-        self._copy(segments, _from_buffer(_BYTES, buffer, True), _READ)
+        native = _from_buffer(_BYTES, buffer, True)
+        if status := self._copy(segments, native, _READ):
+            raise self._failure(segments, native, _READ, status)
 
     def scatter(self, segments: Sequence[Segment], data: bytes | bytearray | memoryview) -> None:
         """Writes `data` to several pieces in one call, one after another; their lengths must add up to its own.
@@ -134,7 +138,9 @@ class GuestMemory:
             DmaError: as `write_mapped`; nothing was written.
             ValueError: the lengths do not add up.
         """
-        self._copy(segments, _from_buffer(_BYTES, data), _WRITE)
+        native = _from_buffer(_BYTES, data)
+        if status := self._copy(segments, native, _WRITE):
+            raise self._failure(segments, native, _WRITE, status)
 
     def read_ring(self, base: int, entry_size: int, entries: int, first: int, count: int) -> bytes:
         """Reads `count` entries of a ring of `entries` at `base`, from entry `first` on, past its end to its start.
@@ -223,32 +229,26 @@ class GuestMemory:
         self._transfer = None
         self.unmap_all()
 
-    def _copy(self, segments: Sequence[Segment], native: Buffer, access: int) -> None:
-        """Copies between `segments` and `native`."""
-        status, failed = self._try(segments, native, access)
-        if status:
-            raise self._failure(segments, native, access, status, failed)
+    def _copy(self, segments: Sequence[Segment], native: Buffer, access: int) -> int:
+        """Copies between `segments` and `native` at once; 0 or a negative errno, after which `_failed` says where."""
+        if not self.bus_master:
+            self._failed[0] = 0
+            return -errno.EPERM if segments else 0
+        pieces = segments.native if type(segments) is SegmentList else [*segments]
+        try:
+            status: int = _dma_copy(self._native, pieces, len(segments), native, len(native), access, self._failed)
+        except OverflowError:
+            self._failed[0] = next(n for n, each in enumerate(segments) if not all(0 <= v < 1 << 64 for v in each))
+            return -errno.EFAULT
+        return status
 
     async def _move(self, segments: Sequence[Segment], native: Buffer, access: int) -> None:
         """Copies between `segments` and `native`, by messages if need be."""
-        status, failed = self._try(segments, native, access)
+        status = self._copy(segments, native, access)
         if status == -errno.ENXIO:
             await self._exchange(segments, native, access)
         elif status:
-            raise self._failure(segments, native, access, status, failed)
-
-    def _try(self, segments: Sequence[Segment], native: Buffer, access: int) -> tuple[int, int]:
-        """Copies at once; 0 or a negative errno, and which segment is at fault."""
-        if not self.bus_master:
-            return -errno.EPERM if segments else 0, 0
-        pieces = segments.native if type(segments) is SegmentList else [*segments]
-        try:
-            status = _dma_copy(self._native, pieces, len(segments), native, len(native), access, self._failed)
-        except OverflowError:
-            return -errno.EFAULT, next(
-                n for n, each in enumerate(segments) if not all(0 <= value < 1 << 64 for value in each)
-            )
-        return status, self._failed[0] if status else 0
+            raise self._failure(segments, native, access, status)
 
     async def _exchange(self, segments: Sequence[Segment], native: Buffer, access: int) -> None:
         direction = DmaFlag(access)
@@ -267,15 +267,14 @@ class GuestMemory:
         finally:
             ffi.release(native)
 
-    def _failure(
-        self, segments: Sequence[Segment], native: Buffer, access: int, status: int, failed: int
-    ) -> DmaError | ValueError:
+    def _failure(self, segments: Sequence[Segment], native: Buffer, access: int, status: int) -> DmaError | ValueError:
+        """Why `_copy` failed; lets go of `native`."""
         length = len(native)
         ffi.release(native)  # or the exception's traceback would hold on to the caller's buffer
         if status == -errno.EINVAL:
             what = "buffer" if access == _READ else "data"
             return ValueError(f"{what} must be {_length(segments)} bytes as the segments are, not {length}")
-        return self._error(-status, DmaFlag(access), *segments[failed])
+        return self._error(-status, DmaFlag(access), *segments[self._failed[0]])
 
     def _error(self, error: int, access: DmaFlag, address: int, length: int, reason: str | None = None) -> DmaError:
         way = "read" if access == DmaFlag.READ else "write"
