@@ -1,0 +1,28 @@
+"""The interconnect: from what a guest did to what may arrive at the device, by Arm's rules and PCIe's.
+
+    program = Program.of(burst(0x40, type=NORMAL_NC), dmb("oshst"), store(0x1000, 4, type=NGNRE))
+    found = behaviours(program)
+    found.count                         # how many legal behaviours there are, by dynamic programming
+    for behaviour in found: ...         # all of them; found.sample(seed): one, each as likely as any other
+    found.order.explain(0, 8)           # why effect 0 arrives before effect 8: rules with sections; () if it need not
+    for tlp in tlps(found.effects, behaviour): ...
+
+The words, from the guest to the device:
+
+* `Program`: labelled events (`bridge.stream.Event`), written in a test (`store`, `load`, `dmb`, ...) or recorded; with
+  what a stream cannot carry: dependencies, and which load of RAM read which store (`reads_from`).
+* `Effect`: a single-copy-atomic unit of an access (DDI 0487 B2.2). Its number is its bit in every mask.
+* `Order`: which effects arrive before which, and which may be gathered into one, as rows of bits. It comes from
+  `Rules`, which are data: each has a name, its section, and its `Basis`: [A] architecture, [P] PCIe, [M] a choice of
+  this model (`Model` has those that are numbers).
+* `Behaviour`: the blocks in their order of arrival, each a mask of effects that arrive as one. An effect that is in no
+  block never arrives: a read that was answered from a write buffer, or a speculative one that was not made.
+* `Behaviours`: all legal ones of a program. With `passive` bytes (memory that the device does not look at when it is
+  written), `reduced()` and `reduced_count` take those together that such a device cannot tell apart.
+* `Invariant`: a predicate that is checked in C (`Behaviours.check`): `arrives_before`, `in_one_block`,
+  `never_arrives`, `final_image`.
+* `Tlp`: what is on the link. `Profile`: named write-combining buffers and root complexes, which pick within the legal
+  set.
+
+What a memory type that is unknown permits is everything; `Effects.notes` says so, and whatever else was assumed.
+"""
