@@ -1,0 +1,80 @@
+"""An unmodified Linux, traced: its PCI core and its NVMe driver by function name, and a process that maps a BAR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pyvfio_user.bridge.attributes import NGNRE, NGNRNE
+from pyvfio_user.bridge.stream import BAR_CONFIG, NO_STAGE_2, Event, Kind, read_trace
+from pyvfio_user.guest.cli import main
+from pyvfio_user.guest.provision.kernel import Kernel, provide_kernel
+from pyvfio_user.guest.provision.progress import Progress
+from pyvfio_user.guest.symbols import Symbols, load_symbols
+
+from .linux import initramfs
+from .runs import access
+
+NVME, UPCASE = 1 << 3, 2 << 3
+"""The functions' addresses: QEMU gives its own devices' before those of JSON options."""
+SUBMISSION_DOORBELL = 0x1000
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Kernel:
+    return provide_kernel(Progress())
+
+
+def by(events: list[Event], symbols: Symbols, name: str) -> list[Event]:
+    return [event for event in events if symbols.function(event.pc) == name]
+
+
+@pytest.mark.parametrize(
+    ("machine", "el"), [((), 2), (("-machine", "virtualization=off"), 1)], ids=["at EL2", "at EL1"]
+)
+def test_linux_is_traced(
+    machine: tuple[str, ...], el: int, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's kernel: BARs are Device-nGnRE (ioremap; pgprot_device for sysfs), configuration space nGnRnE."""
+    monkeypatch.chdir(tmp_path)  # where the guest leaves its symbols
+    image, init = initramfs(tmp_path)
+    options = ["-kernel", str(kernel.image), "-initrd", str(image), "-append", "quiet", *machine]
+    options += ["-semihosting-config", "enable=on,userspace=on,target=native"]
+    options += ["-blockdev", "driver=null-co,size=1048576,node-name=nothing", "-device", "nvme,drive=nothing,serial=1"]
+    run = ["qemu", "el2-no-fwb", "--cpu", "neoverse-n1", "--device", "upcase", "--trace", "trace", "--", *options]
+    done = CliRunner().invoke(main, run, prog_name="pyvfio-user")
+    assert done.exit_code == 0, done.output
+    assert "lost" not in done.output
+
+    symbols = load_symbols([Path("kallsyms"), init])
+    events = list(read_trace(Path("trace")))
+    accesses = [event for event in events if event.bar is not None]
+    kernels, users = ([event for event in accesses if (event.el == 0) == user] for user in (False, True))
+    assert {(event.el, event.stage2) for event in kernels} == {(el, NO_STAGE_2)}
+    assert {(event.bar == BAR_CONFIG, event.type) for event in accesses} == {(True, NGNRNE), (False, NGNRE)}
+    assert {event.type for event in accesses} == {event.type for event in accesses if event.type == event.stage1}
+
+    sizing = [event for event in by(kernels, symbols, "pci_generic_config_write") if event.peripheral == UPCASE]
+    assert "store fe+0x10 4: 0xffffffff" in [access(event) for event in sizing]
+    assert by(kernels, symbols, "__pci_write_msi_msg")[0].peripheral == NVME
+
+    doorbells = [
+        at for at, event in enumerate(events) if event.peripheral == NVME and event.offset == SUBMISSION_DOORBELL
+    ]
+    assert len(doorbells) > 5
+    assert {symbols.function(events[at].pc) for at in doorbells} == {"nvme_queue_rq", "nvme_pci_submit_async_event"}
+    assert {(access(events[at - 1]), symbols.function(events[at - 1].pc)) for at in doorbells} == {
+        ("dmb oshst", "nvme_queue_rq"),
+        ("dmb oshst", "nvme_pci_submit_async_event"),
+    }, "writel: the entry in memory is before the doorbell"
+
+    first = events.index(users[0])
+    assert [(access(event), symbols.function(event.pc)) for event in events[first : first + 3]] == [
+        ("store 0+0xc 4: 0x11", "ring_register"),
+        ("dmb oshst", "ring_register"),
+        ("load 0+0xc 4: 0x0", "ring_register"),
+    ]
+    assert {event.peripheral for event in users} == {UPCASE}
+    assert all(event.kind is not Kind.LOST for event in events)
