@@ -57,7 +57,7 @@ class Program:
 
     def __post_init__(self) -> None:
         """Check that the pairs go forward, and join accesses of the right kind."""
-        for first, second, *_ in (*self.dependencies, *self.reads_from):
+        for first, second in (*((each.first, each.second) for each in self.dependencies), *self.reads_from):
             if not 0 <= first < second < len(self.events):
                 raise DefinitionError(
                     f"positions must go forward within {len(self.events)} events, not from {first} to {second}"
@@ -88,13 +88,16 @@ class Program:
         """
         starts = [0, *accumulate(len(part) for part in parts)]
         events = [event for part in parts for event in part]
-        for index in (number for pair in (*dependencies, *reads_from) for number in pair[:2]):
-            if not 0 <= index < len(parts):
-                raise DefinitionError(f"a part must be 0 to {len(parts) - 1}, not {index}")
+
+        def start(part: int) -> int:
+            if not 0 <= part < len(parts):
+                raise DefinitionError(f"a part must be 0 to {len(parts) - 1}, not {part}")
+            return starts[part]
+
         return cls(
             tuple(event._replace(sequence=number) for number, event in enumerate(events, 1)),
-            tuple(Dependency(starts[first], starts[second], kind) for first, second, kind in dependencies),
-            tuple((starts[first], starts[second]) for first, second in reads_from),
+            tuple(Dependency(start(first), start(second), kind) for first, second, kind in dependencies),
+            tuple((start(first), start(second)) for first, second in reads_from),
         )
 
     @classmethod
