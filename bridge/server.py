@@ -85,15 +85,16 @@ class Server:
             self._pause = self._loop.call_later(_PAUSE, self._resume)
 
     def _serve(self, connection: int, uid: int) -> None:
-        if not self._any_user and uid != os.geteuid():
-            logger.warning("refusing a client on %s: its user must be %d, not %d", self.path, os.geteuid(), uid)
+        ours = os.geteuid()
+        if not self._any_user and uid != ours:
+            logger.warning("refusing a client on %s: its user must be %d, not %d", self.path, ours, uid)
             self._refuse(connection, errno.EACCES)
             return
         if self.session is not None:
             logger.warning("refusing a second client on %s", self.path)
             self._refuse(connection, errno.EBUSY)
             return
-        self._endpoint.interrupts.same_user = uid == os.geteuid()
+        self._endpoint.interrupts.same_user = uid == ours
         self.session = Session(self._endpoint, connection, self._poller, self._left)
         self._detached.clear()
         self._attached.set()
