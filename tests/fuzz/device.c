@@ -38,15 +38,6 @@ enum { PLANS = sizeof(plans) / sizeof(plans[0]) };
 
 static const uint64_t sizes[REGIONS] = { [0] = 0x1000, [2] = BIG, [6] = 0x5000, [7] = 0x100 };
 
-uint64_t take(input *from, unsigned bytes)
-{
-    uint64_t value = 0;
-
-    for (unsigned i = 0; i < bytes && from->size; i++, from->size--)
-        value |= (uint64_t)*from->data++ << 8 * i;
-    return value;
-}
-
 static uint8_t *filled(uint64_t size)
 {
     uint8_t *memory = malloc(size);
@@ -84,6 +75,8 @@ device *device_new(void)
                              each->hook, masks) == 0);
         free(masks);
     }
+    made->vectors = malloc(VECTORS * sizeof(*made->vectors));
+    CHECK(made->vectors);
     for (size_t i = 0; i < VECTORS; i++)
         made->vectors[i] = i == 1 ? -1 : eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     CHECK(pvu_region_signal(made->regions[0], 0x058, made->vectors, VECTORS) == 0);
@@ -101,6 +94,8 @@ void device_reset(device *device)
         memset(device->locked[n], 0, sizes[n]);
         pvu_region_unlock(device->regions[n]);
     }
+    memset(device->memory[0] + 0x058, 0, 4); /* no bit of it but the writable ones */
+    memset(device->shadow[0] + 0x058, 0, 4);
     (void)device_signals(device);
     device->signals = 0;
 }
@@ -127,10 +122,13 @@ uint64_t hook_value(uint32_t hook)
 
 static void expect_event(model *model, happening event)
 {
-    if (model->event_tail == sizeof(model->events) / sizeof(model->events[0]))
-        model->exact = false;
-    else
-        model->events[model->event_tail++] = event;
+    CHECK(model->event_tail < MAX_EVENTS);
+    model->events[model->event_tail++] = event;
+}
+
+bool has_room(const model *model)
+{
+    return model->reply_tail + MAX_MESSAGE <= MAX_REPLIES && model->event_tail + EVENTS_OF_ONE <= MAX_EVENTS;
 }
 
 static const plan *plan_at(uint32_t region, uint64_t offset, uint64_t *end)
@@ -300,6 +298,11 @@ static uint32_t expect_description(uint32_t command, const uint8_t *body, uint64
     return describe(command, request[2], request[0] >= size, reply);
 }
 
+bool goes_with_fd(const wire *reply)
+{
+    return reply->command == GET_REGION_INFO && reply->size == HEADER + 96;
+}
+
 size_t answer_message(const uint8_t *message, uint8_t *answer)
 {
     wire header;
@@ -314,7 +317,7 @@ size_t answer_message(const uint8_t *message, uint8_t *answer)
     return HEADER;
 }
 
-void expect_message(model *model, device *device, bool negotiated, const uint8_t *message)
+void expect_message(model *model, device *device, bool negotiated, const uint8_t *message, uint32_t fds)
 {
     uint8_t *reply = model->replies + model->reply_tail;
     const uint8_t *body = message + HEADER;
@@ -324,10 +327,9 @@ void expect_message(model *model, device *device, bool negotiated, const uint8_t
     bool multi, write, describes;
     int status = EINVAL;
 
-    if (model->reply_tail + MAX_MESSAGE > sizeof(model->replies))
-        model->exact = false;
     if (!model->exact)
         return;
+    CHECK(has_room(model));
     memcpy(&header, message, sizeof(header));
     length = header.size - HEADER;
     multi = header.command == REGION_WRITE_MULTI;
@@ -335,7 +337,7 @@ void expect_message(model *model, device *device, bool negotiated, const uint8_t
     describes = header.command == GET_INFO || header.command == GET_REGION_INFO || header.command == GET_IRQ_INFO;
     if (!negotiated || (header.flags & TYPE) == REPLY ||
         !(multi || write || describes || header.command == REGION_READ)) {
-        expect_event(model, (happening){ .kind = PVU_MESSAGE, .size = header.size });
+        expect_event(model, (happening){ .kind = PVU_MESSAGE, .fds = fds, .size = header.size });
         model->reply_tail += answer_message(message, reply);
         return;
     }

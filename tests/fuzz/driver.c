@@ -3,15 +3,22 @@
  *
  * usage: driver SEED SECONDS CORPUS CURRENT
  *
- * CURRENT is the file that has the input under way, for who looks why it was the last.
+ * CURRENT gets the input under way, its size before it in 4 bytes, for who looks why it was the last.
  */
 #include "fuzz.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/time.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { MAX_FILES = 1024, MAX_SIZE = 8192 };
+#pragma weak LLVMFuzzerCustomMutator
+#pragma weak LLVMFuzzerCustomCrossOver
+
+enum { MAX_FILES = 1024, MAX_SIZE = 8192, MAX_CPU = 3 /* seconds, of one input */ };
 
 static struct {
     uint8_t data[MAX_SIZE];
@@ -47,19 +54,12 @@ static void load(const char *folder)
     closedir(open);
 }
 
-/* One file's beginning, another's end, and a few changes. */
-static size_t mutate(uint8_t *data)
+/* Changes a few bytes. */
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size)
 {
-    size_t one = random_number(file_count), other = random_number(file_count);
-    size_t size = files[one].size, keep = random_number(size + 1), skip = random_number(files[other].size + 1);
-    size_t changes = random_number(8), behind = files[other].size - skip;
+    size_t changes = 1 + random_number(4);
 
-    memcpy(data, files[one].data, size);
-    if (random_number(2)) {
-        behind = keep + behind > MAX_SIZE ? MAX_SIZE - keep : behind;
-        memcpy(data + keep, files[other].data + skip, behind);
-        size = keep + behind;
-    }
+    (void)max_size;
     for (size_t i = 0; size && i < changes; i++) {
         uint8_t *at = data + random_number(size);
 
@@ -80,20 +80,63 @@ static size_t mutate(uint8_t *data)
     return size;
 }
 
-static void save(const char *folder, const uint8_t *data, size_t size)
+/* One file's beginning and another's end; for fuzzers whose inputs have no records. */
+static size_t combine(const uint8_t *one, size_t one_size, const uint8_t *other, size_t other_size, uint8_t *out)
 {
-    FILE *file = fopen(folder, "wb");
+    size_t keep = random_number(one_size + 1), skip = random_number(other_size + 1), rest = other_size - skip;
 
-    if (file) {
-        fwrite(data, 1, size, file);
-        fclose(file);
-    }
+    rest = keep + rest > MAX_SIZE ? MAX_SIZE - keep : rest;
+    memcpy(out, one, keep);
+    memcpy(out + keep, other + skip, rest);
+    return keep + rest;
+}
+
+static size_t mutate(uint8_t *data)
+{
+    size_t one = random_number(file_count), other = random_number(file_count), rounds = 1 + random_number(4);
+    size_t size = files[one].size;
+    unsigned seed = (unsigned)random_number(1 << 30);
+
+    memcpy(data, files[one].data, size);
+    if (random_number(2))
+        size = LLVMFuzzerCustomCrossOver ? LLVMFuzzerCustomCrossOver(files[one].data, size, files[other].data,
+                                                                     files[other].size, data, MAX_SIZE, seed)
+                                         : combine(files[one].data, size, files[other].data, files[other].size, data);
+    for (size_t i = 0; i < rounds; i++)
+        size = LLVMFuzzerCustomMutator ? LLVMFuzzerCustomMutator(data, size, MAX_SIZE, seed + (unsigned)i)
+                                       : LLVMFuzzerMutate(data, size, MAX_SIZE);
+    return size;
+}
+
+/* A file's memory, which outlasts a crash: its size, then the input. */
+static uint8_t *open_current(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    void *memory;
+
+    CHECK(fd >= 0 && ftruncate(fd, sizeof(uint32_t) + MAX_SIZE) == 0);
+    memory = mmap(NULL, sizeof(uint32_t) + MAX_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(memory != MAP_FAILED);
+    close(fd);
+    return memory;
+}
+
+static void run(uint8_t *current, const uint8_t *data, size_t size)
+{
+    const struct itimerval limit = { .it_value.tv_sec = MAX_CPU };
+    uint32_t length = (uint32_t)size;
+
+    CHECK(setitimer(ITIMER_PROF, &limit, NULL) == 0); /* SIGPROF, which nobody handles */
+    memcpy(current, &length, sizeof(length));
+    memcpy(current + sizeof(length), data, size);
+    LLVMFuzzerTestOneInput(data, size);
 }
 
 int main(int count, char **arguments)
 {
     static uint8_t data[MAX_SIZE];
     unsigned long long executions = 0;
+    uint8_t *current;
     time_t end;
 
     CHECK(count == 5);
@@ -101,18 +144,13 @@ int main(int count, char **arguments)
     end = time(NULL) + atoi(arguments[2]);
     load(arguments[3]);
     CHECK(file_count);
-    for (size_t i = 0; i < file_count; i++, executions++) {
-        save(arguments[4], files[i].data, files[i].size);
-        LLVMFuzzerTestOneInput(files[i].data, files[i].size);
-    }
+    current = open_current(arguments[4]);
+    for (size_t i = 0; i < file_count; i++, executions++)
+        run(current, files[i].data, files[i].size);
     while (time(NULL) < end) {
-        size_t size = mutate(data);
-
-        save(arguments[4], data, size);
-        LLVMFuzzerTestOneInput(data, size);
+        run(current, data, mutate(data));
         executions++;
     }
-    remove(arguments[4]);
     printf("%zu inputs replayed, %llu executions\n", file_count, executions);
     return 0;
 }

@@ -31,11 +31,30 @@ typedef struct {
 
 /* The next `bytes` (1 to 8) as a little-endian number; zeros follow the end. */
 uint64_t take(input *from, unsigned bytes);
+/* The next record of an input that is a list of them. */
+input take_record(input *from);
+/* Bytes of one record; mutate.c inserts, removes, swaps and repeats whole ones. */
+extern const size_t record_size;
+/* libFuzzer's, or the driver's: changes some bytes. */
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
+size_t LLVMFuzzerCustomCrossOver(const uint8_t *one, size_t one_size, const uint8_t *other, size_t other_size,
+                                 uint8_t *out, size_t max_size, unsigned seed);
 
 /* Messages, as on the wire. */
 
 enum { HEADER = 16, ACCESS = 32, MULTI = 24, MAX_DATA = 1 << 20, MAX_MESSAGE = ACCESS + MAX_DATA };
-enum { VERSION = 1, GET_INFO = 4, GET_REGION_INFO = 5, GET_IRQ_INFO = 7, REGION_READ = 9, REGION_WRITE = 10, DMA_READ = 11, DMA_WRITE = 12, REGION_WRITE_MULTI = 15 };
+enum {
+    VERSION = 1,
+    GET_INFO = 4,
+    GET_REGION_INFO = 5,
+    GET_IRQ_INFO = 7,
+    REGION_READ = 9,
+    REGION_WRITE = 10,
+    DMA_READ = 11,
+    DMA_WRITE = 12,
+    REGION_WRITE_MULTI = 15,
+};
 enum { REPLY = 1, TYPE = 0xf, NO_REPLY = 0x10, ERROR = 0x20 };
 
 typedef struct {
@@ -56,22 +75,24 @@ typedef struct {
     pvu_region *regions[REGIONS];
     uint8_t *memory[REGIONS], *shadow[REGIONS], *locked[REGIONS];
     uint64_t sizes[REGIONS];
-    int32_t vectors[VECTORS]; /* eventfds that a register signals, or -1 */
+    int32_t *vectors; /* VECTORS of them: eventfds that a register signals, or -1 */
     uint64_t signals; /* that they must have had since the reset */
 } device;
 
 typedef struct {
     int kind; /* of the event */
-    uint32_t region, hook, reserved;
+    uint32_t region, hook, fds;
     uint64_t offset, size, value;
 } happening;
+
+enum { MAX_EVENTS = 8192, EVENTS_OF_ONE = 4096, MAX_REPLIES = 4 << 20 };
 
 /* What must come of what a client sent. */
 typedef struct {
     bool exact; /* all that was sent was whole messages: the model knows what comes of them */
-    happening events[4096];
+    happening events[MAX_EVENTS];
     size_t event_head, event_tail;
-    uint8_t replies[6 << 20];
+    uint8_t replies[MAX_REPLIES];
     size_t reply_head, reply_tail;
 } model;
 
@@ -84,12 +105,16 @@ uint64_t device_signals(device *device);
 /* What Python's handlers do: the errno for an access of a hook, and the value that a read hook gives. */
 int hook_status(uint32_t hook, uint64_t value);
 uint64_t hook_value(uint32_t hook);
-/* The message is at its end: expects what must come of it. */
-void expect_message(model *model, device *device, bool negotiated, const uint8_t *message);
+/* Can the model take what comes of one more message? */
+bool has_room(const model *model);
+/* A message is about to be whole, `fds` descriptors came with it: expects what must come of it. */
+void expect_message(model *model, device *device, bool negotiated, const uint8_t *message, uint32_t fds);
+/* Does a descriptor go with a reply? */
+bool goes_with_fd(const wire *reply);
 /* Python's answer to a message that is its own; its size, 0 for none. */
 size_t answer_message(const uint8_t *message, uint8_t *answer);
 
-/* world.c */
+/* world.c: the poller, and Python's side. */
 
 typedef struct {
     pvu_session *session; /* NULL: it was told that the client left */
@@ -109,38 +134,45 @@ typedef struct {
     uint64_t heard;    /* hash of all events; */
     uint64_t said;     /* of all replies, */
     uint64_t said_size; /* and their bytes */
-    uint8_t *out;      /* what the socket has not taken */
+    uint8_t *out;      /* what is yet to be sent */
     size_t out_head, out_tail;
     uint8_t *in;
     size_t in_size;
+    bool in_fd;        /* a descriptor came with the message that is not all there */
 } connection;
 
-enum { CONNECTIONS = 2 };
+enum { CONNECTIONS = 2, OUT_SIZE = 4 << 20, IN_SIZE = MAX_MESSAGE + (64 << 10), FILES = 4 };
+enum { EPOLL = 0, IO_URING = 1 };
 
 extern pvu_poller *poller;
 extern connection connections[CONNECTIONS];
+/* What is sent as descriptors: these files in turn. */
+extern int sent_files[FILES];
 
-void world_begin(void);
+/* With a ring only where it can be had. */
+void world_begin(int engine);
 /* All that was sent must be served and answered; then nothing may be left behind. */
 void world_end(void);
 void connect_client(connection *connection, bool negotiated);
 void hang_up(connection *connection);
-/* As a client sends: what does not fit waits. `fds` descriptors go with the first byte. */
-void transmit(connection *connection, const void *data, size_t size, unsigned fds);
-/* Serves until there is nothing to do, or `events` were handled; how many were. */
-unsigned pump(unsigned events);
+/* Serves, looking for `timeout` as pvu_poller_next does, until `events` were handled or there are none; how many. */
+unsigned pump(unsigned events, int64_t timeout);
 /* Python answers at last. */
 void settle(connection *connection);
 /* A request of ours, of `size` data bytes for a DMA_WRITE. */
 void ask(connection *connection, bool write, size_t size);
-/* The client reads up to `limit` bytes; how many there were. */
-size_t drain(connection *connection, size_t limit);
+/* Has the poller watch another descriptor, or no longer; makes that readable. */
+void watch(bool wanted);
+void ring_watched(void);
 void quiesce(void);
+uint64_t hash(uint64_t before, const void *data, size_t size);
 
-/* maps.c: DMA maps over files that may shrink. */
+/* client.c: the client's side. */
 
-void maps_begin(void);
-void maps_end(void);
-void maps_act(input *from);
+/* As a client sends: what does not fit waits. How many of `fds` descriptors went with the first byte. */
+unsigned transmit(connection *connection, const void *data, size_t size, unsigned fds);
+void transmit_rest(connection *connection);
+/* The client reads up to `limit` bytes, and checks all messages; how many bytes there were. */
+size_t drain(connection *connection, size_t limit);
 
 #endif

@@ -17,13 +17,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from .build import FUZZERS, HERE, build
+from .build import FUZZERS, HERE, SANITIZE, build
 
 ROOT = HERE.parent.parent
 OUT = ROOT / "out" / "fuzz"
 MACHINES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("*/test_*_machine.py"))
-LIBFUZZER = ("-fsanitize=fuzzer",)
-OPTIONS = ("-max_len=3000", "-timeout=30", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0")
+LIBFUZZER = (*SANITIZE, "-fsanitize=fuzzer")
+OPTIONS = (
+    *("-max_len=1600", "-timeout=30", "-rss_limit_mb=2048", "-entropic_scale_per_exec_time=1"),
+    *("-print_final_stats=1", "-verbosity=0"),
+)
 
 
 def lacking(clang: str | None) -> str | None:
@@ -33,7 +36,7 @@ def lacking(clang: str | None) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "empty.c")
         source.write_text("int LLVMFuzzerTestOneInput(void) { return 0; }\n")
-        command = [clang, *LIBFUZZER, "-fsanitize=address,undefined", str(source), "-o", f"{folder}/empty"]
+        command = [clang, *LIBFUZZER, str(source), "-o", f"{folder}/empty"]
         if subprocess.run(command, capture_output=True).returncode == 0:
             return None
     found = re.search(r"version (\d+)", subprocess.run([clang, "--version"], capture_output=True, text=True).stdout)
@@ -41,30 +44,21 @@ def lacking(clang: str | None) -> str | None:
     return f"missing: the libFuzzer runtime of {clang}; install the Debian package libclang-rt-{release}-dev"
 
 
-def start(fuzzer: str, program: Path, seconds: int) -> subprocess.Popen[str]:
-    """Starts one fuzzer on a copy of its corpus."""
+def fuzz(fuzzer: str, clang: str, seconds: int) -> bool:
+    """Runs one fuzzer on a copy of its corpus; did it find nothing?"""
+    program = build(fuzzer, clang, OUT, flags=LIBFUZZER)
     corpus = OUT / "corpus" / fuzzer
     shutil.copytree(HERE / "corpus" / fuzzer, corpus, dirs_exist_ok=True)
     command = [str(program), f"-max_total_time={seconds}", f"-artifact_prefix={OUT}/{fuzzer}-", *OPTIONS]
     if fuzzer == "receive":
         command.append(f"-dict={HERE / 'vfio-user.dict'}")
-    return subprocess.Popen([*command, str(corpus)], stderr=subprocess.PIPE, text=True, errors="replace")
-
-
-def fuzz_hot_path(clang: str, seconds: int) -> bool:
-    """Runs all fuzzers at once; did they find nothing?"""
-    programs = {fuzzer: build(fuzzer, clang, OUT, flags=LIBFUZZER) for fuzzer in FUZZERS}
-    running = {fuzzer: start(fuzzer, program, seconds) for fuzzer, program in programs.items()}
-    clean = True
-    for fuzzer, process in running.items():
-        _, said = process.communicate()
-        executions = re.search(r"number_of_executed_units: (\d+)", said)
-        count = executions[1] if executions else "?"
-        print(f"{fuzzer}: {count} executions, {'nothing found' if process.returncode == 0 else 'FOUND:'}", flush=True)
-        if process.returncode != 0:
-            clean = False
-            print(said[-6000:], flush=True)
-    return clean
+    ran = subprocess.run([*command, str(corpus)], stderr=subprocess.PIPE, text=True, errors="replace")
+    executions = re.search(r"number_of_executed_units: (\d+)", ran.stderr)
+    count = executions[1] if executions else "?"
+    print(f"{fuzzer}: {count} executions, {'nothing found' if ran.returncode == 0 else 'FOUND:'}", flush=True)
+    if ran.returncode != 0:
+        print(ran.stderr[-6000:], flush=True)
+    return ran.returncode == 0
 
 
 def run_machines(seconds: int) -> bool:
@@ -114,7 +108,7 @@ def main() -> int:
         print(missing, file=sys.stderr)
         return 1
     OUT.mkdir(parents=True, exist_ok=True)
-    clean = fuzz_hot_path(clang, arguments.seconds)
+    clean = all([fuzz(fuzzer, clang, arguments.seconds) for fuzzer in FUZZERS])
     if clean and arguments.keep:
         keep(clang)
     return 0 if run_machines(arguments.seconds) and clean else 1

@@ -1,5 +1,5 @@
 /*
- * Fuzzes whole sessions. The input is a list of acts: of clients, which send good and bad messages, in pieces, with
+ * Fuzzes whole sessions, on either engine. The input is a list of acts: of clients, which send good and bad messages, in pieces, with
  * descriptors, in floods, and read when they like; and of Python, which answers early or late, and asks the clients.
  * As long as a client's messages are whole, the model says what every byte that comes back must be.
  */
@@ -9,10 +9,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_ACTS = 200 };
+enum {
+    MAX_ACTS = 128,
+    EFFORT = 8 << 20, /* bytes moved, after which only small accesses are made */
+    BIG = 4096,
+};
+
+const size_t record_size = 16;
+
 
 static uint8_t message[MAX_MESSAGE + 64];
 static uint16_t next_id;
+static size_t effort;
 
 static const struct {
     uint32_t region, offset;
@@ -43,6 +51,9 @@ static wire_place take_place(input *from)
         place.count = (uint32_t)take(from, 2);
     else
         place.count = (uint32_t)take(from, 4) % (MAX_DATA + 2);
+    effort += place.count;
+    if (effort > EFFORT)
+        place.count %= BIG;
     return place;
 }
 
@@ -61,11 +72,14 @@ static void put_header(uint16_t command, size_t size, uint32_t flags)
     memcpy(message, &header, sizeof(header));
 }
 
-static size_t make_access(input *from, bool write, uint32_t flags)
+/* `wrong`: with some bytes more or less than its count. */
+static size_t make_access(input *from, bool write, uint32_t flags, bool wrong)
 {
     wire_place place = take_place(from);
     size_t data = write && place.count <= MAX_DATA ? place.count : 0;
 
+    if (wrong)
+        data = data > 16 ? data - take(from, 1) % 16 : take(from, 1) % 24;
     memcpy(message + HEADER, &place, sizeof(place));
     put_data(from, message + ACCESS, data);
     put_header(write ? REGION_WRITE : REGION_READ, ACCESS + data, flags);
@@ -74,7 +88,7 @@ static size_t make_access(input *from, bool write, uint32_t flags)
 
 static size_t make_multi(input *from, uint32_t flags)
 {
-    uint64_t count = take(from, 1) % 16;
+    uint64_t count = take(from, 1) % 16, shape;
 
     for (uint64_t i = 0; i < count; i++) {
         uint8_t *at = message + HEADER + 8 + i * MULTI;
@@ -84,8 +98,11 @@ static size_t make_multi(input *from, uint32_t flags)
         put_data(from, at + sizeof(place), 8);
     }
     put_header(REGION_WRITE_MULTI, HEADER + 8 + count * MULTI, flags);
-    if (take(from, 1) == 0xff)
+    shape = take(from, 1);
+    if (shape == 0xff)
         count = take(from, 8);
+    else if (shape >= 0xf0)
+        count += shape % 4 - 1; /* not what there is */
     memcpy(message + HEADER, &count, sizeof(count));
     return ((wire *)message)->size;
 }
@@ -136,7 +153,7 @@ static size_t make_message(input *from)
     case 3:
         return make_describe(from, flags);
     default:
-        return make_access(from, kind & 1, flags);
+        return make_access(from, kind & 1, flags, kind & 0x40);
     }
 }
 
@@ -148,12 +165,17 @@ static bool negotiates(connection *client)
     return !client->negotiated && header->command == VERSION && (header->flags & TYPE) != REPLY;
 }
 
+static bool can_send(const connection *client)
+{
+    return client->client >= 0 && !client->left && client->whole && has_room(&client->model);
+}
+
 static void send_message(connection *client, size_t size, input *from)
 {
     uint64_t how = take(from, 1), cut = how & 3 ? size : take(from, 2) % size;
     unsigned fds = how < 0xe0 ? 0 : how < 0xf0 ? 1 : (unsigned)take(from, 1) % 254;
 
-    if (client->client < 0 || client->left || !client->whole)
+    if (!can_send(client))
         return;
     if (how == 0) {
         client->whole = false; /* the rest never comes, or other bytes come in its place */
@@ -161,10 +183,10 @@ static void send_message(connection *client, size_t size, input *from)
         transmit(client, message, cut, fds);
         return;
     }
-    expect_message(&client->model, client->device, client->negotiated, message);
-    transmit(client, message, cut, fds);
+    fds = transmit(client, message, cut, fds);
+    expect_message(&client->model, client->device, client->negotiated, message, fds < 16 ? fds : 16);
     if (cut < size) {
-        pump(3);
+        pump(3, 0);
         transmit(client, message + cut, size - cut, 0);
     }
     if (negotiates(client))
@@ -173,14 +195,20 @@ static void send_message(connection *client, size_t size, input *from)
 
 static void flood(connection *client, input *from)
 {
-    size_t size = make_message(from), count = take(from, 2);
+    uint64_t many = take(from, 1);
+    size_t count = many < 8 ? 1500 : many % 64, size = make_message(from);
+    uint32_t asks = ((const wire_place *)(const void *)(message + HEADER))->count;
 
-    if (client->client < 0 || client->left || !client->whole || negotiates(client))
+    if (negotiates(client))
         return;
-    count %= size > 256 ? 8 : count < 0x1000 ? 1500 : 100;
-    for (size_t i = 0; i < count; i++) {
-        expect_message(&client->model, client->device, client->negotiated, message);
+    if (size > BIG || asks > BIG)
+        count %= 32;
+    for (size_t i = 0; i < count && can_send(client); i++) {
         transmit(client, message, size, 0);
+        expect_message(&client->model, client->device, client->negotiated, message, 0);
+        effort += size + (asks <= MAX_DATA ? asks : 0);
+        if (effort > EFFORT)
+            break;
     }
 }
 
@@ -204,6 +232,32 @@ static void reopen(connection *client, input *from)
     connect_client(client, how & 1);
 }
 
+/* What an event loop does besides. */
+static void loop(input *from)
+{
+    uint64_t what = take(from, 1);
+
+    switch (what % 8) {
+    case 0:
+        watch(what & 0x80);
+        break;
+    case 1:
+        ring_watched();
+        break;
+    case 2:
+        CHECK(pvu_poller_submit(poller) == 0);
+        break;
+    case 3:
+        pump(1, -2);
+        break;
+    case 4:
+        pvu_poller_spin(poller, (uint32_t)(what >> 3));
+        break;
+    default:
+        pump((unsigned)take(from, 1), 1000 * (int64_t)(take(from, 1) % 50));
+    }
+}
+
 static void act(input *from)
 {
     uint64_t what = take(from, 1);
@@ -214,7 +268,7 @@ static void act(input *from)
         reopen(client, from);
         break;
     case 1:
-        pump((unsigned)take(from, 1));
+        pump((unsigned)take(from, 1), 0);
         break;
     case 2:
         drain(client, take(from, 3));
@@ -235,13 +289,18 @@ static void act(input *from)
         send_garbage(client, from);
         break;
     case 7:
+        loop(from);
+        break;
+    case 10:
         if (client->client >= 0 && !(what & 0x60)) {
+            transmit_rest(client);
             client->left = true;
             shutdown(client->client, take(from, 1) % 3);
         }
         break;
     case 8:
         if (client->client >= 0 && !(what & 0x60)) {
+            transmit_rest(client);
             client->left = true;
             client->whole = false;
             close(client->client);
@@ -250,15 +309,7 @@ static void act(input *from)
         break;
     case 9:
         settle(client);
-        pump(1000);
-        break;
-    case 10:
-    case 11:
-    case 12:
-    case 13:
-    case 14:
-    case 15:
-        maps_act(from);
+        pump(1000, 0);
         break;
     default:
         send_message(client, make_message(from), from);
@@ -267,15 +318,18 @@ static void act(input *from)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    input from = { data, size };
+    input from = { data, size }, first = take_record(&from);
 
     next_id = 0;
-    world_begin();
-    maps_begin();
-    connect_client(&connections[0], true);
-    for (int i = 0; i < MAX_ACTS && from.size; i++)
-        act(&from);
-    maps_end();
+    effort = 0;
+    world_begin(take(&first, 1) & 1 ? IO_URING : EPOLL);
+    pvu_poller_spin(poller, 0);
+    connect_client(&connections[0], !(take(&first, 1) & 1));
+    for (int i = 0; i < MAX_ACTS && from.size; i++) {
+        input record = take_record(&from);
+
+        act(&record);
+    }
     world_end();
     return 0;
 }

@@ -1,24 +1,29 @@
-/* Python's side and the client's side of connections, and what must hold between them. */
+/* The poller, and Python's side of connections. */
 #include "fuzz.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
-    OUT_SIZE = 4 << 20,
     FDS_CHECKED = 64,
     MANY = 200000, /* rounds after which there must be nothing left to do */
 };
 
 pvu_poller *poller;
 connection connections[CONNECTIONS];
-static bool open_before[FDS_CHECKED];
+int sent_files[FILES];
+static pvu_poller *lasting; /* a ring takes milliseconds to make and to free: it is one for all runs */
+static int watched = -1;    /* an eventfd, */
+static bool watching, rung; /* that is watched, and readable */
+static short open_before[FDS_CHECKED];
 
-static uint64_t hash(uint64_t before, const void *data, size_t size)
+uint64_t hash(uint64_t before, const void *data, size_t size)
 {
     const uint8_t *bytes = data;
 
@@ -27,24 +32,60 @@ static uint64_t hash(uint64_t before, const void *data, size_t size)
     return before;
 }
 
-void world_begin(void)
+/* POLLNVAL for each descriptor that is not open. */
+static void look_at_fds(short *found)
+{
+    struct pollfd fds[FDS_CHECKED];
+
+    for (int fd = 0; fd < FDS_CHECKED; fd++)
+        fds[fd] = (struct pollfd){ .fd = fd };
+    CHECK(poll(fds, FDS_CHECKED, 0) >= 0);
+    for (int fd = 0; fd < FDS_CHECKED; fd++)
+        found[fd] = fds[fd].revents & POLLNVAL;
+}
+
+static void free_lasting(void)
+{
+    pvu_poller_free(lasting);
+    lasting = NULL;
+}
+
+static void world_new(void)
 {
     for (size_t i = 0; i < CONNECTIONS; i++) {
         connection *each = &connections[i];
 
-        if (!each->device) {
-            each->device = device_new();
-            each->out = malloc(OUT_SIZE);
-            each->in = malloc(MAX_MESSAGE);
-            CHECK(each->out && each->in);
-        }
-        each->client = -1;
-        each->heard = each->said = each->said_size = 0;
+        each->device = device_new();
+        each->out = malloc(OUT_SIZE);
+        each->in = malloc(IN_SIZE);
+        CHECK(each->out && each->in);
     }
-    for (int fd = 0; fd < FDS_CHECKED; fd++)
-        open_before[fd] = fcntl(fd, F_GETFD) >= 0;
-    poller = pvu_poller_new();
+    for (int i = 0; i < FILES; i++) {
+        sent_files[i] = memfd_create("fuzz", MFD_CLOEXEC);
+        CHECK(sent_files[i] >= 0);
+    }
+    watched = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    CHECK(watched >= 0 && setenv("PYVFIO_USER_ENGINE", "io_uring", 1) == 0);
+    lasting = pvu_poller_new();
+    CHECK(lasting || errno == EPERM || errno == ENOSYS || errno == EOPNOTSUPP || errno == EINVAL);
+    if (lasting) {
+        CHECK(pvu_poller_fd(lasting) >= 0 && atexit(free_lasting) == 0);
+    }
+    CHECK(setenv("PYVFIO_USER_ENGINE", "epoll", 1) == 0);
+}
+
+void world_begin(int engine)
+{
+    if (watched < 0)
+        world_new();
+    for (size_t i = 0; i < CONNECTIONS; i++) {
+        connections[i].client = -1;
+        connections[i].heard = connections[i].said = connections[i].said_size = 0;
+    }
+    look_at_fds(open_before);
+    poller = engine == IO_URING && lasting ? lasting : pvu_poller_new();
     CHECK(poller);
+    CHECK(strcmp(pvu_poller_engine(poller), poller == lasting ? "io_uring" : "epoll") == 0);
 }
 
 void connect_client(connection *connection, bool negotiated)
@@ -76,6 +117,7 @@ void connect_client(connection *connection, bool negotiated)
     connection->whole = true;
     connection->asked = connection->seen = 0;
     connection->out_head = connection->out_tail = connection->in_size = 0;
+    connection->in_fd = false;
 }
 
 static void forget(connection *connection)
@@ -110,6 +152,8 @@ static void heed(connection *connection, happening event)
         return;
     CHECK(model->event_head < model->event_tail);
     CHECK(memcmp(&model->events[model->event_head++], &event, sizeof(event)) == 0);
+    if (model->event_head == model->event_tail)
+        model->event_head = model->event_tail = 0;
 }
 
 static void answer(connection *connection)
@@ -156,8 +200,13 @@ static void take_message(connection *connection, const pvu_event *event)
     connection->message = malloc(event->size);
     CHECK(connection->message);
     memcpy(connection->message, (const void *)(uintptr_t)event->data, event->size);
-    for (uint32_t i = 0; i < event->fd_count; i++)
+    for (uint32_t i = 0; i < event->fd_count; i++) {
+        struct stat got, sent;
+
+        CHECK(fstat(event->fds[i], &got) == 0 && fstat(sent_files[i % FILES], &sent) == 0);
+        CHECK(got.st_ino == sent.st_ino || !connection->model.exact);
         CHECK(close(event->fds[i]) == 0);
+    }
 }
 
 static void take_records(connection *connection)
@@ -175,12 +224,22 @@ static void take_records(connection *connection)
 
 static void handle(int kind, const pvu_event *event)
 {
-    connection *connection = &connections[event->token];
+    connection *connection;
     const pvu_ring *rings = (const pvu_ring *)(uintptr_t)event->data;
     happening what = { .kind = kind, .region = event->region, .hook = event->hook, .offset = event->offset,
                        .size = event->size, .value = event->value };
 
-    CHECK(event->token < CONNECTIONS && connection->session && connection->owed == PVU_NONE);
+    if (kind == PVU_READY) {
+        uint64_t count;
+
+        CHECK(event->token == (uint32_t)watched && event->events == POLLIN && watching && rung);
+        CHECK(read(watched, &count, sizeof(count)) == sizeof(count));
+        rung = false;
+        return;
+    }
+    CHECK(event->token < CONNECTIONS);
+    connection = &connections[event->token];
+    CHECK(connection->session && connection->owed == PVU_NONE);
     switch (kind) {
     case PVU_DOORBELLS:
         for (uint64_t i = 0; i < event->size; i++)
@@ -192,7 +251,7 @@ static void handle(int kind, const pvu_event *event)
         forget(connection);
         return;
     case PVU_MESSAGE:
-        what = (happening){ .kind = kind, .size = event->size };
+        what = (happening){ .kind = kind, .fds = event->fd_count, .size = event->size };
         take_message(connection, event);
         break;
     case PVU_WRITE:
@@ -210,18 +269,37 @@ static void handle(int kind, const pvu_event *event)
         settle(connection);
 }
 
-unsigned pump(unsigned events)
+unsigned pump(unsigned events, int64_t timeout)
 {
     unsigned handled = 0;
 
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        transmit_rest(&connections[i]);
     for (; handled < events; handled++) {
-        int kind = pvu_poller_next(poller, 0);
+        int kind = pvu_poller_next(poller, timeout);
 
+        CHECK(kind >= 0);
         if (kind == PVU_NONE)
             break;
         handle(kind, pvu_poller_event(poller));
     }
     return handled;
+}
+
+void watch(bool wanted)
+{
+    if (wanted == watching)
+        return;
+    CHECK(pvu_poller_watch(poller, watched, wanted ? POLLIN : 0, 0) == 0);
+    watching = wanted;
+}
+
+void ring_watched(void)
+{
+    const uint64_t one = 1;
+
+    CHECK(write(watched, &one, sizeof(one)) == sizeof(one));
+    rung = true;
 }
 
 void ask(connection *connection, bool write, size_t size)
@@ -241,133 +319,6 @@ void ask(connection *connection, bool write, size_t size)
         connection->asked++;
 }
 
-/* The client */
-
-static void flush_out(connection *connection)
-{
-    while (connection->out_head < connection->out_tail) {
-        ssize_t sent = send(connection->client, connection->out + connection->out_head,
-                            connection->out_tail - connection->out_head, MSG_NOSIGNAL);
-
-        if (sent < 0) {
-            if (errno != EAGAIN)
-                connection->left = true;
-            return;
-        }
-        connection->out_head += (size_t)sent;
-    }
-    connection->out_head = connection->out_tail = 0;
-}
-
-void transmit(connection *connection, const void *data, size_t size, unsigned fds)
-{
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(253 * sizeof(int))] = { 0 };
-    struct iovec part = { .iov_base = (void *)(uintptr_t)data, .iov_len = size };
-    struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
-    ssize_t sent = 0;
-
-    if (connection->client < 0 || !size)
-        return;
-    flush_out(connection);
-    if (fds) {
-        struct cmsghdr *rights;
-
-        message.msg_control = control;
-        message.msg_controllen = CMSG_SPACE(fds * sizeof(int));
-        rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(fds * sizeof(int)); /* zeros: that many times standard input */
-    }
-    if (!connection->out_tail)
-        sent = sendmsg(connection->client, &message, MSG_NOSIGNAL);
-    if (sent < 0)
-        sent = 0;
-    size -= (size_t)sent;
-    if (connection->out_tail + size > OUT_SIZE) {
-        connection->model.exact = false; /* the client gives up on it */
-        return;
-    }
-    memcpy(connection->out + connection->out_tail, (const uint8_t *)data + sent, size);
-    connection->out_tail += size;
-}
-
-/* Only whole messages of which the hot path's rules hold may come back. */
-static void check_message(connection *connection, const uint8_t *message)
-{
-    model *model = &connection->model;
-    wire header;
-
-    memcpy(&header, message, sizeof(header));
-    if ((header.flags & TYPE) != REPLY) {
-        CHECK(header.flags == 0 && header.id == connection->seen++ && header.id < connection->asked);
-        CHECK(header.command == DMA_READ || header.command == DMA_WRITE);
-        for (uint32_t i = HEADER; i < header.size; i++)
-            CHECK(message[i] == 0xd1);
-        return;
-    }
-    connection->said = hash(connection->said, message, header.size);
-    connection->said_size += header.size;
-    CHECK(!(header.flags & ~(uint32_t)(REPLY | ERROR)));
-    CHECK(header.flags & ERROR ? header.error && header.size == HEADER : !header.error);
-    if (model->exact) {
-        CHECK(header.size <= model->reply_tail - model->reply_head);
-        CHECK(memcmp(message, model->replies + model->reply_head, header.size) == 0);
-        model->reply_head += header.size;
-        if (model->reply_head == model->reply_tail)
-            model->reply_head = model->reply_tail = 0;
-    }
-}
-
-size_t drain(connection *connection, size_t limit)
-{
-    size_t drained = 0;
-
-    while (connection->client >= 0 && drained < limit) {
-        _Alignas(struct cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))];
-        struct iovec part = { .iov_base = connection->in + connection->in_size };
-        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
-                                  .msg_controllen = sizeof(control) };
-        wire header;
-        size_t wanted = HEADER;
-        ssize_t got;
-
-        if (connection->in_size >= HEADER) {
-            memcpy(&header, connection->in, sizeof(header));
-            CHECK(header.size >= HEADER && header.size <= MAX_MESSAGE);
-            wanted = header.size;
-        }
-        if (wanted > connection->in_size) {
-            part.iov_len = wanted - connection->in_size;
-            if (part.iov_len > limit - drained)
-                part.iov_len = limit - drained;
-            got = recvmsg(connection->client, &message, MSG_CMSG_CLOEXEC);
-            if (got <= 0)
-                break;
-            for (struct cmsghdr *each = CMSG_FIRSTHDR(&message); each; each = CMSG_NXTHDR(&message, each)) {
-                int fd;
-
-                CHECK(each->cmsg_len == CMSG_LEN(sizeof(fd)) && connection->in_size == 0);
-                memcpy(&fd, CMSG_DATA(each), sizeof(fd));
-                close(fd);
-            }
-            connection->in_size += (size_t)got;
-            drained += (size_t)got;
-        }
-        if (wanted > HEADER && connection->in_size == wanted) {
-            check_message(connection, connection->in);
-            connection->in_size = 0;
-        } else if (connection->in_size == HEADER) {
-            memcpy(&header, connection->in, sizeof(header));
-            if (header.size == HEADER) {
-                check_message(connection, connection->in);
-                connection->in_size = 0;
-            }
-        }
-    }
-    return drained;
-}
-
 /* Python answers, and clients read, until nothing happens any more. */
 void quiesce(void)
 {
@@ -380,21 +331,24 @@ void quiesce(void)
     }
     for (bool busy = true; busy; rounds++) {
         CHECK(rounds < MANY);
-        busy = pump(1000) > 0;
+        busy = pump(1000, 0) > 0;
         for (size_t i = 0; i < CONNECTIONS; i++) {
             connection *each = &connections[i];
             size_t before = each->out_tail - each->out_head;
 
-            if (each->client >= 0)
-                flush_out(each);
+            transmit_rest(each);
             busy |= before != each->out_tail - each->out_head || drain(each, SIZE_MAX) > 0;
         }
         busy |= poll(&readable, 1, 0) == 1;
     }
+    CHECK(!(watching && rung));
 }
 
 void world_end(void)
 {
+    short open_after[FDS_CHECKED];
+    uint64_t count;
+
     quiesce();
     for (size_t i = 0; i < CONNECTIONS; i++) {
         connection *each = &connections[i];
@@ -413,7 +367,11 @@ void world_end(void)
     quiesce();
     for (size_t i = 0; i < CONNECTIONS; i++)
         CHECK(!connections[i].session);
-    pvu_poller_free(poller);
-    for (int fd = 0; fd < FDS_CHECKED; fd++)
-        CHECK((fcntl(fd, F_GETFD) >= 0) == open_before[fd]);
+    watch(false);
+    rung = false;
+    (void)!read(watched, &count, sizeof(count));
+    if (poller != lasting)
+        pvu_poller_free(poller);
+    look_at_fds(open_after);
+    CHECK(memcmp(open_before, open_after, sizeof(open_after)) == 0);
 }
