@@ -17,7 +17,7 @@ STAMPS := $(VENV)/stamps
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup qemu matrix test bench soak check fuzz sanitize analyse mypy-tree wheel clean
+.PHONY: help setup qemu matrix test bench soak check fuzz fuzz-faults sanitize analyse mypy-tree wheel clean
 
 help:
 	@echo 'make matrix   run every attribute scheme against the probe device; table, out/matrix.json, out/matrix.html'
@@ -26,6 +26,7 @@ help:
 	@echo 'make check    ruff, ruff format and mypy --strict'
 	@echo 'make soak     10,000 connects and SOAK_SECONDS of a QEMU that resets and hot-plugs: what the server keeps'
 	@echo 'make fuzz     fuzz the hot path and the server for FUZZ_SECONDS each; needs clang'
+	@echo 'make fuzz-faults  put faults into the hot path, one at a time: the fuzzers must find each'
 	@echo 'make sanitize run the tests of bridge and devices with an extension built with ASan and UBSan'
 	@echo 'make analyse  compile all C with every warning an error, and analyse it'
 	@echo 'make wheel    build the wheel into dist/'
@@ -67,6 +68,9 @@ setup: $(STAMPS)/installed
 
 fuzz: $(STAMPS)/installed
 	@$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+
+fuzz-faults: $(STAMPS)/installed
+	@$(BIN)/python -m tests.fuzz.faults
 
 sanitize: $(STAMPS)/installed
 	@$(BIN)/python -m tests.sanitizers.run
