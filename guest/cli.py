@@ -68,13 +68,18 @@ _DEVICE_HELP = f"A device that ships ({', '.join(SHIPPED)}), or a class of your 
 @click.argument("device", metavar="NAME|MODULE:CLASS")
 @click.option("--socket", "path", required=True, type=click.Path(path_type=Path), help="Where clients connect.")
 @click.option("--any-user", is_flag=True, help="Serve clients of other users too; the socket's mode is then 0666.")
-def serve(device: str, path: Path, any_user: bool) -> None:
+@click.option(
+    "--spin-us",
+    type=click.IntRange(0, 1_000_000),
+    help="Microseconds to look for the next message before sleeping, where that paid lately; 0 is never. Default: 50.",
+)
+def serve(device: str, path: Path, any_user: bool, spin_us: int | None) -> None:
     """Serve one device on a socket, for QEMU or any other vfio-user client, until Ctrl-C.
 
     NAME is a device that ships (probe, upcase, bench); MODULE:CLASS is one of your own, found from the current folder.
     """
     instance = create_device(device)
-    _run(_serve_until_stopped(instance, device, path, any_user))
+    _run(_serve_until_stopped(instance, device, path, any_user), spin_us)
 
 
 async def _serve_until_stopped(device: Device, name: str, path: Path, any_user: bool) -> int:
@@ -326,9 +331,9 @@ def _console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 240)
 
 
-def _run(session: Any) -> None:
+def _run(session: Any, spin_us: int | None = None) -> None:
     """Run a coroutine on the bridge's own event loop; SIGTERM cancels it, as Ctrl-C does. Exits with its result."""
-    from ..bridge.loop import run
+    from ..bridge.loop import SPIN_US, run
 
     async def bounded() -> int:
         task = asyncio.current_task()
@@ -349,4 +354,4 @@ def _run(session: Any) -> None:
             raise
         return result
 
-    raise SystemExit(run(bounded()))
+    raise SystemExit(run(bounded(), spin_us=SPIN_US if spin_us is None else spin_us))

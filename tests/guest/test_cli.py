@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pyvfio_user.bridge.client import Client
+from pyvfio_user.bridge.loop import SPIN_US
 from pyvfio_user.guest.cli import main
 from pyvfio_user.guest.machines import device_option, load_config
 from pyvfio_user.guest.provision.qemu import find_qemu
@@ -203,6 +204,24 @@ async def test_only_ones_own_clients_are_served_unless_told_otherwise(
     async with program("serve", "upcase", "--socket", str(path), *options, folder=folder) as process:
         await line_with(process, "serving")
         assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_the_spin_budget_is_a_setting_of_at_most_a_second() -> None:
+    usage = CliRunner().invoke(main, ["serve", "--help"]).output
+    assert f"Default: {SPIN_US}." in " ".join(usage.split())
+    refused = CliRunner().invoke(main, ["serve", "upcase", "--socket", "s", "--spin-us", "1000001"])
+    assert refused.exit_code == 2
+    assert "1000001 is not in the range 0<=x<=1000000" in refused.output
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("spin_us", ["0", "1000"])
+async def test_a_device_is_served_whatever_the_spin_budget(spin_us: str, folder: Path) -> None:
+    path = folder / "device.sock"
+    async with program("serve", "upcase", "--socket", str(path), "--spin-us", spin_us, folder=folder) as process:
+        await line_with(process, "serving")
+        async with Client.connect(path) as client:
+            assert await client.config.read(0, 4) == 0x11CA1234
 
 
 @pytest.mark.asyncio
