@@ -1,8 +1,10 @@
-"""An arm64 Linux kernel to boot as a guest, unmodified: Debian's, with its modules, fetched into the user's cache."""
+"""Arm64 Linux kernels to boot as guests, unmodified: Debian's, with their modules, fetched into the user's cache."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +13,14 @@ from .cache import cache_directory, locked, staging
 from .errors import ProvisionError
 from .progress import Progress
 
-SUITES = ("bookworm",)
-"""6.1, whose modules are not compressed. Each suite may need packages of those before it."""
+RELEASES = {
+    "6.1": ("bookworm",),
+    "6.12": ("trixie",),
+    "7.3": ("trixie", "trixie-backports"),
+}
+"""Kernels that Debian has, and the suites that bring each: the last has it, and may need packages of those before."""
+DEFAULT = "6.1"
+"""The one whose modules are not compressed, and which is the smallest."""
 PACKAGE = "linux-image-cloud-arm64"
 _REMEDY = "boot a kernel of your own"
 
@@ -25,48 +33,78 @@ class Kernel:
     modules: Path
     release: str
 
+    @property
+    def config(self) -> Path:
+        """The .config that it was built with."""
+        return self.image.with_name(f"config-{self.release}")
 
-def find_kernel() -> Kernel | None:
-    """The kernel in the cache, the newest if there are several."""
-    for image in sorted(_folder().glob("*/boot/vmlinuz-*"), reverse=True):
+
+def find_kernel(name: str = DEFAULT) -> Kernel | None:
+    """The kernel of `RELEASES` in the cache, the newest if there are several."""
+    return max(_cached(name), key=lambda kernel: _numbers(kernel.release), default=None)
+
+
+def _cached(name: str) -> Iterator[Kernel]:
+    for image in _folder().glob(f"*/boot/vmlinuz-{name}.*"):
         release = image.name.removeprefix("vmlinuz-")
-        return Kernel(image, image.parents[1] / "lib/modules" / release, release)
-    return None
+        yield Kernel(image, image.parents[1] / "lib/modules" / release, release)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", release)]
 
 
 def _folder() -> Path:
     return cache_directory() / "kernel"
 
 
-def provide_kernel(progress: Progress) -> Kernel:
-    """Return the kernel in the cache; fetch Debian's when there is none (50 MB). Raises `ProvisionError`."""
-    if found := find_kernel():
+def provide_kernel(progress: Progress, name: str = DEFAULT) -> Kernel:
+    """Return a kernel of `RELEASES` from the cache; fetch Debian's when it is not there (50 MB).
+
+    Raises:
+        ProvisionError: There is no such kernel, or it cannot be fetched.
+    """
+    if name not in RELEASES:
+        known = ", ".join(RELEASES)
+        raise ProvisionError(f"kernel must be one of {known}, or the path of an Image, not {name}", _REMEDY)
+    if found := find_kernel(name):
         return found
     with locked(_folder(), lambda: progress.note("waiting for another set-up, which is fetching a kernel")):
-        return find_kernel() or _fetch(progress)
+        return find_kernel(name) or _fetch(progress, name)
 
 
-def _fetch(progress: Progress) -> Kernel:
+def _fetch(progress: Progress, name: str) -> Kernel:
     with staging(_folder()) as stage:
         versions = apt.fetch(
             apt.machine_archive(_REMEDY),
             [PACKAGE],
             stage / "root",
             architecture="arm64",
-            suites=SUITES,
+            suites=RELEASES[name],
             work=stage / "apt",
             progress=progress,
             remedy=_REMEDY,
         )
         new = stage / "new"
-        new.mkdir()
-        for part in ("boot", "lib/modules"):
-            shutil.move(stage / "root" / part, new / part)
+        for folder in ("boot", "lib/modules"):
+            (new / folder).mkdir(parents=True)
+        _gather(stage / "root", new)
         final = _folder() / versions[PACKAGE]
         if final.exists():
             shutil.rmtree(final)
         new.rename(final)
-    found = find_kernel()
+    found = find_kernel(name)
     if found is None:
-        raise ProvisionError(f"{PACKAGE} {versions[PACKAGE]} brought no boot/vmlinuz-*", _REMEDY)
+        raise ProvisionError(f"{PACKAGE} {versions[PACKAGE]} brought no image of Linux {name}", _REMEDY)
     return found
+
+
+def _gather(root: Path, new: Path) -> None:
+    """Take what is needed of unpacked packages. Since 7.3 the image and its configuration lie among the modules."""
+    for part in root.glob("boot/*-*"):
+        shutil.move(part, new / "boot" / part.name)
+    for modules in [*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")]:
+        for name in ("vmlinuz", "config", "System.map"):
+            if (modules / name).is_file():
+                shutil.move(modules / name, new / "boot" / f"{name}-{modules.name}")
+        shutil.move(modules, new / "lib/modules" / modules.name)
