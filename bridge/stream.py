@@ -23,7 +23,8 @@ An event is 64 bytes, little-endian; `bridge/hotpath/event.h` says the same to C
     62     1     el           exception level, 0 to 3; 0xff: unknown
     63     1     reserved     0
 
-A trace file is a header of 64 bytes (`PVUTRACE`, version 1 and event size 64 in four bytes each, zeros), and events.
+A trace file is a header of 64 bytes and events. The header: `PVUTRACE`, version 1 and event size 64 in four bytes each,
+in eight how many events were lost while it was recorded, and zeros. Where they are missing is a LOST, but not at the end.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ import enum
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from .attributes import MemoryType
 from .errors import DefinitionError, StreamError
 
 EVENT = struct.Struct("<3Q16s2I2H4BH5Bx")
-HEADER = struct.Struct("<8s2I48x")
+HEADER = struct.Struct("<8s2IQ40x")
 MAGIC = b"PVUTRACE"
 VERSION = 1
 
@@ -294,16 +295,36 @@ def _event(fields: tuple[Any, ...]) -> Event:
     )
 
 
-def file_header() -> bytes:
-    """What a trace file starts with."""
-    return HEADER.pack(MAGIC, VERSION, EVENT.size)
+def file_header(lost: int = 0) -> bytes:
+    """What a trace file starts with; `lost` events are not in it."""
+    return HEADER.pack(MAGIC, VERSION, EVENT.size, lost)
 
 
 def write_trace(path: Path, events: Iterable[Event]) -> None:
     """Write a trace file. Raises OSError, and DefinitionError as `pack` does."""
+    lost = 0
     with open(path, "wb") as file:
         file.write(file_header())
-        file.writelines(map(pack, events))
+        for event in events:
+            file.write(pack(event))
+            lost += event.size if event.kind is Kind.LOST else 0
+        file.seek(0)
+        file.write(file_header(lost))
+
+
+def _read_header(path: Path, file: BinaryIO) -> int:
+    start = file.read(HEADER.size)
+    if len(start) == HEADER.size:
+        magic, version, size, lost = HEADER.unpack(start)
+        if (magic, version, size) == (MAGIC, VERSION, EVENT.size):
+            return int(lost)
+    raise StreamError(f"{path} must be a trace of version {VERSION}, not a file that starts with {start[:16]!r}")
+
+
+def lost_events(path: Path) -> int:
+    """How many events were lost while a trace file was recorded. Raises what `read_trace` does."""
+    with open(path, "rb") as file:
+        return _read_header(path, file)
 
 
 def read_trace(path: Path) -> Iterator[Event]:
@@ -314,11 +335,7 @@ def read_trace(path: Path) -> Iterator[Event]:
         StreamError: It is no trace of this version, or ends within an event.
     """
     with open(path, "rb") as file:
-        start = file.read(HEADER.size)
-        if start != file_header():
-            raise StreamError(
-                f"{path} must be a trace of version {VERSION}, not a file that starts with {start[:16]!r}"
-            )
+        _read_header(path, file)
         while chunk := file.read(_CHUNK):
             try:
                 yield from unpack_all(chunk)

@@ -199,5 +199,8 @@ def recording(tracer: Tracer, path: Path, said: Recorded) -> Iterator[None]:
             done.set()
             thread.join()
             said.lost = tracer.ring.dropped
+            if not failure:
+                file.seek(0)
+                file.write(file_header(said.lost))
     if failure:
         raise failure[0]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...bridge.attributes import MemoryType
-from ...bridge.stream import BAR_CONFIG, BAR_ROM, NO_STAGE_2, Event, Flag, Kind
+from ...bridge.stream import BAR_CONFIG, BAR_ROM, NO_STAGE_2, Event, Flag, Kind, lost_events
 from ..symbols import Symbols
 
 _SHOWN_FLAGS = [flag for flag in Flag if flag and flag not in (Flag.REPEATED, Flag.NO_DATA)]
@@ -123,5 +123,5 @@ def show_summary(path: Path, events: list[Event], shown: int, console: Console) 
     if left_out := len(events) - shown:
         said += f", {left_out:,} of them not shown"
     console.print(said, highlight=False)
-    if lost := sum(event.size for event in events if event.kind is Kind.LOST):
+    if lost := lost_events(path):
         console.print(f"{lost:,} more were lost: the ring was full", style="bold red", highlight=False)

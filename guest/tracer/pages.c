@@ -58,14 +58,12 @@ struct page *page_find(struct vcpu *vcpu, uint64_t address, const qemu_plugin_me
     struct page *page = &vcpu->pages[address / PAGE % PAGES];
     uint64_t now = stamp(vcpu), physical;
 
-    if (info) {
-        const struct qemu_plugin_hwaddr *hardware = qemu_plugin_get_hwaddr(*info, address);
-        if (!hardware)
-            return NULL;
+    const struct qemu_plugin_hwaddr *hardware = info ? qemu_plugin_get_hwaddr(*info, address) : NULL;
+
+    if (hardware)
         physical = qemu_plugin_hwaddr_phys_addr(hardware);
-    } else if (!qemu_plugin_translate_vaddr(address, &physical)) {
+    else if (!qemu_plugin_translate_vaddr(address, &physical))
         return NULL;
-    }
     const struct window *window = window_at(physical);
     *page = (struct page){ .start = address & ~(PAGE - 1), .length = PAGE, .stamp = now, .window = window != NULL };
     if (window)

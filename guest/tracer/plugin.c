@@ -47,10 +47,11 @@ static void on_barrier(unsigned index, void *userdata)
     while (at < vcpu->barriers && (vcpu->barrier[at]->meaning.barrier != site->meaning.barrier ||
                                    vcpu->barrier[at]->meaning.kind != site->meaning.kind))
         at++;
-    if (at == BARRIERS)
-        at = 0;
-    else if (at == vcpu->barriers)
+    if (at == vcpu->barriers) {
+        vcpu->barrier[at] = site;
         vcpu->barriers++;
+        return;
+    }
     memmove(&vcpu->barrier[at], &vcpu->barrier[at + 1], (vcpu->barriers - at - 1) * sizeof vcpu->barrier[0]);
     vcpu->barrier[vcpu->barriers - 1] = site;
 }
@@ -80,10 +81,12 @@ static void on_discontinuity(unsigned index, enum qemu_plugin_discon_type type, 
     vcpus[index].drops++;
 }
 
+/* It waits for an interrupt, or the machine is stopped: perhaps to be reset, after which nothing is as it was. */
 static void on_idle(unsigned index, void *unused)
 {
     (void)unused;
     record_trailing(&vcpus[index]);
+    vcpus[index].drops++;
 }
 
 static void watch(struct qemu_plugin_insn *insn, struct site *site)
@@ -145,11 +148,14 @@ static void on_flush(void *unused)
     sites_clear();
 }
 
+/* Other vCPUs may still run: what they remember is not touched, but copied. */
 static void at_exit(void *unused)
 {
     (void)unused;
-    for (unsigned i = 0; i < vcpu_count; i++)
-        record_trailing(&vcpus[i]);
+    for (unsigned i = 0; i < vcpu_count; i++) {
+        struct vcpu last = vcpus[i];
+        record_trailing(&last);
+    }
 }
 
 static bool parse_window(const char *text, bool config)

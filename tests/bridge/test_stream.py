@@ -23,6 +23,7 @@ from pyvfio_user.bridge.stream import (
     Flag,
     Kind,
     file_header,
+    lost_events,
     pack,
     read_trace,
     unpack,
@@ -184,7 +185,7 @@ def events() -> Iterator[Event]:
     """Two of each kind."""
     for kind in Kind:
         barrier = Barrier(BarrierKind.DSB, 3) if kind is Kind.BARRIER else None
-        yield Event(kind, barrier=barrier, sequence=2 * kind)
+        yield Event(kind, barrier=barrier, sequence=2 * kind, size=3 if kind is Kind.LOST else 0)
         yield Event(kind, barrier=barrier, sequence=2 * kind + 1, bar=BAR_CONFIG)
 
 
@@ -194,6 +195,15 @@ def test_a_file_gives_back_its_events(tmp_path: Path) -> None:
     assert path.stat().st_size == 64 + 64 * 2 * len(Kind)
     assert path.read_bytes()[:16] == b"PVUTRACE" + struct.pack("<II", 1, 64)
     assert list(read_trace(path)) == list(events())
+    assert lost_events(path) == 3
+
+
+def test_a_file_says_how_many_events_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    write_trace(path, [Event(Kind.LOST, size=3), Event(Kind.DGH), Event(Kind.LOST, size=4)])
+    assert lost_events(path) == 7
+    assert path.read_bytes()[16:24] == (7).to_bytes(8, "little")
+    assert len(list(read_trace(path))) == 3
 
 
 @pytest.mark.parametrize(

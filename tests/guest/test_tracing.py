@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyvfio_user.bridge.ring import Ring
-from pyvfio_user.bridge.stream import EVENT, Event, Kind, file_header, pack, read_trace
+from pyvfio_user.bridge.stream import EVENT, Event, Kind, file_header, lost_events, pack, read_trace
 from pyvfio_user.guest import tracing
 from pyvfio_user.guest.errors import TraceError
 from pyvfio_user.guest.provision.qemu import QemuBinary
@@ -75,10 +75,11 @@ def test_what_another_qemu_says(says: str, version: int | None, tmp_path: Path) 
     assert tracing.api_version(script(tmp_path / "qemu", f"#!/bin/sh\necho '{says}' >&2; exit 1\n")) == version
 
 
-def write(ring: Ring, *events: Event) -> None:
+def write(ring: Ring, *events: Event, dropped: int = 0) -> None:
     """What the plugin does."""
     descriptor = os.open(ring.path, os.O_RDWR)
     with mmap.mmap(descriptor, 0) as shared:
+        shared[192:200] = dropped.to_bytes(8, "little")
         for event in events:
             at = 7 * 4096 + (event.sequence - 1) * EVENT.size
             shared[at : at + EVENT.size] = pack(event)
@@ -94,6 +95,17 @@ def test_a_recording_is_a_trace_file(tmp_path: Path) -> None:
             write(tracer.ring, *events)
         assert said == Recorded(events=2, lost=0)
     assert list(read_trace(path)) == events
+
+
+def test_a_recording_says_what_was_lost(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    with Tracer() as tracer:
+        said = Recorded()
+        with recording(tracer, path, said):
+            write(tracer.ring, Event(Kind.DGH, sequence=1), dropped=9)
+    assert said == Recorded(events=1, lost=9)
+    assert lost_events(path) == 9
+    assert len(list(read_trace(path))) == 1
 
 
 def test_a_recording_of_nothing_is_an_empty_trace(tmp_path: Path) -> None:
