@@ -24,7 +24,7 @@ An event is 64 bytes, little-endian; `bridge/hotpath/event.h` says the same to C
     63     1     reserved     0
 
 A trace file is a header of 64 bytes and events. The header: `PVUTRACE`, version 1 and event size 64 in four bytes each,
-in eight how many events were lost while it was recorded, and zeros. Where they are missing is a LOST, but not at the end.
+in eight how many events were lost while it was recorded, and zeros. LOST stands where they are missing, but at the end.
 """
 
 from __future__ import annotations
