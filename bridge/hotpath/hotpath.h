@@ -237,6 +237,10 @@ void session_reply(pvu_session *session, const wire_header *request, size_t size
 /* Room for a message of `size` bytes before the reply that is being made, or NULL if more than `limit` would wait. */
 uint8_t *session_append(pvu_session *session, size_t size, size_t limit);
 
+/* Sends a message of two parts, at once where none waits: false when there is no room for it, as session_append. */
+bool session_send_data(pvu_session *session, const void *head, size_t head_size, const void *data, size_t size,
+                       size_t limit);
+
 /* transfer.c */
 
 /* Asks for what transfers wait for, as far as may be asked at a time. */

@@ -142,6 +142,37 @@ uint8_t *session_append(pvu_session *session, size_t size, size_t limit)
     return room;
 }
 
+bool session_send_data(pvu_session *session, const void *head, size_t head_size, const void *data, size_t size,
+                       size_t limit)
+{
+    struct iovec parts[] = {
+        { .iov_base = (void *)(uintptr_t)head, .iov_len = head_size },
+        { .iov_base = (void *)(uintptr_t)data, .iov_len = size },
+    };
+    struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+    size_t all = head_size + size, gone = 0;
+    uint8_t *room;
+
+    if (session->tx_head == session->tx_tail && !session->tx_reserved && all <= limit) {
+        ssize_t sent = sendmsg(session->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        gone = sent < 0 ? 0 : (size_t)sent;
+        if (gone == all)
+            return true;
+        session->tx_head = session->tx_tail = 0;
+    }
+    room = session_append(session, all, limit);
+    if (!room)
+        return false;
+    memcpy(room, head, head_size);
+    memcpy(room + head_size, data, size);
+    if (gone) {
+        session->tx_head += gone;
+        session->tx_rest = all - gone;
+    }
+    return true;
+}
+
 int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size)
 {
     uint8_t *room;

@@ -81,23 +81,29 @@ static bool ask(pvu_session *session, pvu_transfer *transfer, transfer_request *
     uint64_t left = transfer->segment->length - transfer->done;
     uint32_t count = left < transfer->chunk ? (uint32_t)left : transfer->chunk;
     bool write = transfer->access == PVU_DMA_WRITE;
-    wire_header header = {
-        .command = write ? CMD_DMA_WRITE : CMD_DMA_READ,
-        .size = (uint32_t)(sizeof(wire_header) + sizeof(wire_dma)) + (write ? count : 0),
+    struct {
+        wire_header header;
+        wire_dma body;
+    } message = {
+        .header.command = write ? CMD_DMA_WRITE : CMD_DMA_READ,
+        .header.size = (uint32_t)sizeof(message) + (write ? count : 0),
+        .body = { .address = transfer->segment->address + transfer->done, .count = count },
     };
-    wire_dma body = { .address = transfer->segment->address + transfer->done, .count = count };
-    uint8_t *message = session_append(session, header.size, TX_SIZE - TX_FOR_PYTHON);
+    uint8_t *room;
 
-    if (!message)
-        return false;
     do
-        header.id = session->next_id++;
-    while (transfer_of(session, &header));
-    memcpy(message, &header, sizeof(header));
-    memcpy(message + sizeof(header), &body, sizeof(body));
-    if (write)
-        memcpy(message + sizeof(header) + sizeof(body), transfer->at, count);
-    *request = (transfer_request){ .transfer = transfer, .header = header, .body = body, .at = transfer->at };
+        message.header.id = session->next_id++;
+    while (transfer_of(session, &message.header));
+    if (write) {
+        if (!session_send_data(session, &message, sizeof(message), transfer->at, count, TX_SIZE - TX_FOR_PYTHON))
+            return false;
+    } else {
+        room = session_append(session, sizeof(message), TX_SIZE - TX_FOR_PYTHON);
+        if (!room)
+            return false;
+        memcpy(room, &message, sizeof(message)); /* requests go out together */
+    }
+    *request = (transfer_request){ transfer, message.header, message.body, transfer->at };
     transfer->in_flight++;
     step(transfer, count);
     return true;
