@@ -1,4 +1,4 @@
-"""Debian's arm64 kernel as a guest, with `init.c` as its only process."""
+"""Debian's arm64 kernel as a guest, with `init.c` or `kvm.c` as its only process."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return console + b"".join(entries) + _entry("TRAILER!!!", 0, b"")
 
 
-def initramfs(folder: Path) -> tuple[Path, Path]:
-    """An initramfs that starts `init.c`, and the latter's ELF."""
+def initramfs(folder: Path, program: str) -> tuple[Path, Path]:
+    """An initramfs that starts the program with this source, and the latter's ELF."""
     compiler = find_compiler()
     init, image = folder / "init", folder / "initramfs"
-    source = Path(__file__).parent / "init.c"
+    source = Path(__file__).parent / program
     flags = [flag for flag in TARGET_FLAGS if flag != "-mstrict-align"]
     subprocess.run([*compiler.command, *flags, str(source), "-o", str(init)], check=True)
     image.write_bytes(archive({"init": init.read_bytes()}))
