@@ -8,13 +8,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HOT_PATH = HERE.parent.parent / "bridge" / "hotpath"
-WORLD = ("world.c", "client.c", "device.c")
+WORLD = ("world.c", "client.c", "device.c", "input.c", "transfers.c")
 # What each fuzzer needs besides the hot path.
 FUZZERS: Mapping[str, Sequence[str]] = {
     "receive": (*WORLD, "receive.c"),
-    "session": (*WORLD, "input.c", "session.c"),
-    "dma": ("input.c", "dma.c"),
-    "echo": ("input.c", "echo.c"),
+    "session": (*WORLD, "records.c", "session.c"),
+    "dma": ("input.c", "records.c", "dma.c"),
+    "echo": ("input.c", "records.c", "echo.c"),
 }
 FLAGS = (
     *("-std=c11", "-D_GNU_SOURCE", "-g1", "-O1", "-fno-omit-frame-pointer", "-pthread"),

@@ -70,6 +70,10 @@ static void check_message(connection *connection, const uint8_t *message, bool w
     wire header;
 
     memcpy(&header, message, sizeof(header));
+    if ((header.flags & TYPE) != REPLY && transfer_asked(connection, message)) {
+        CHECK(header.flags == 0 && !with_fd);
+        return;
+    }
     if ((header.flags & TYPE) != REPLY) {
         CHECK(header.flags == 0 && header.id == connection->seen++ && header.id < connection->asked);
         CHECK(header.command == DMA_READ || header.command == DMA_WRITE);

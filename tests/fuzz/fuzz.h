@@ -33,7 +33,7 @@ typedef struct {
 uint64_t take(input *from, unsigned bytes);
 /* The next record of an input that is a list of them. */
 input take_record(input *from);
-/* Bytes of one record; mutate.c inserts, removes, swaps and repeats whole ones. */
+/* Bytes of one record; records.c inserts, removes, swaps and repeats whole ones. */
 extern const size_t record_size;
 /* libFuzzer's, or the driver's: changes some bytes. */
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
@@ -174,5 +174,19 @@ unsigned transmit(connection *connection, const void *data, size_t size, unsigne
 void transmit_rest(connection *connection);
 /* The client reads up to `limit` bytes, and checks all messages; how many bytes there were. */
 size_t drain(connection *connection, size_t limit);
+
+/* transfers.c */
+
+void transfer_begin(connection *connection, input *from);
+void transfer_cancel(connection *connection, size_t which);
+/* PVU_TRANSFERRED. */
+void transfer_ended(connection *connection, const pvu_event *event);
+/* Frees what is left before a session is freed, or all after it. */
+void transfers_end(connection *connection, bool before);
+bool transfers_done(const connection *connection);
+/* The client got a request; false when it is of no transfer. */
+bool transfer_asked(connection *connection, const uint8_t *message);
+/* The client answers one of the requests that it got; false when there is none, or no way. */
+bool transfer_answer(connection *connection, size_t which, uint64_t how);
 
 #endif

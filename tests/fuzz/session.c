@@ -236,6 +236,7 @@ static void reopen(connection *client, input *from)
 static void loop(input *from)
 {
     uint64_t what = take(from, 1);
+    unsigned events;
 
     switch (what % 8) {
     case 0:
@@ -254,7 +255,8 @@ static void loop(input *from)
         pvu_poller_spin(poller, (uint32_t)(what >> 3));
         break;
     default:
-        pump((unsigned)take(from, 1), 1000 * (int64_t)(take(from, 1) % 50));
+        events = (unsigned)take(from, 1);
+        pump(events, 1000 * (int64_t)(take(from, 1) % 50));
     }
 }
 
@@ -262,6 +264,7 @@ static void act(input *from)
 {
     uint64_t what = take(from, 1);
     connection *client = &connections[what >> 7];
+    size_t which;
 
     switch (what & 0x1f) {
     case 0:
@@ -310,6 +313,17 @@ static void act(input *from)
     case 9:
         settle(client);
         pump(1000, 0);
+        break;
+    case 11:
+        transfer_begin(client, from);
+        break;
+    case 12:
+        which = (size_t)take(from, 1);
+        transfer_answer(client, which, take(from, 1));
+        break;
+    case 13:
+        if (!(what & 0x60))
+            transfer_cancel(client, (size_t)take(from, 1));
         break;
     default:
         send_message(client, make_message(from), from);

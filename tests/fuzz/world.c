@@ -124,7 +124,9 @@ static void forget(connection *connection)
 {
     if (!connection->session)
         return;
+    transfers_end(connection, true);
     pvu_session_free(connection->session);
+    transfers_end(connection, false);
     connection->session = NULL;
     free(connection->message);
     connection->message = NULL;
@@ -246,6 +248,9 @@ static void handle(int kind, const pvu_event *event)
             heed(connection, (happening){ .kind = kind, .region = rings[i].region, .hook = rings[i].hook,
                                           .value = rings[i].value });
         return;
+    case PVU_TRANSFERRED:
+        transfer_ended(connection, event);
+        return;
     case PVU_CLOSED:
         CHECK(connection->left || !connection->model.exact);
         forget(connection);
@@ -336,6 +341,8 @@ void quiesce(void)
             connection *each = &connections[i];
             size_t before = each->out_tail - each->out_head;
 
+            while (transfer_answer(each, 0, 0))
+                busy = true;
             transmit_rest(each);
             busy |= before != each->out_tail - each->out_head || drain(each, SIZE_MAX) > 0;
         }
@@ -356,6 +363,7 @@ void world_end(void)
         if (each->session && each->client >= 0 && each->model.exact && each->whole && !each->left) {
             CHECK(each->model.event_head == each->model.event_tail);
             CHECK(each->model.reply_head == each->model.reply_tail && each->in_size == 0);
+            CHECK(transfers_done(each));
             CHECK(device_signals(each->device) == each->device->signals);
             CHECK(each->seen == each->asked && !pvu_session_peer_left(each->session));
         }
