@@ -219,3 +219,47 @@ void pvu_transfer_free(pvu_transfer *transfer);
 size_t pvu_ring_take(void *ring, uint64_t capacity, uint64_t *taken, uint8_t *to, size_t most);
 /* How many events found no room. */
 uint64_t pvu_ring_dropped(const void *ring);
+
+/*
+ * Orders of arrival (bridge/interconnect). Effects have numbers, and are bits in masks. A behaviour is its blocks in the
+ * order of their arrival, each a mask: `count` of them, 0 after the last.
+ */
+
+enum { PVU_ORDERS_EFFECTS = 64, PVU_ORDERS_IMAGE = 4096 };
+
+typedef struct pvu_orders pvu_orders;
+
+enum {
+    PVU_INVARIANT_BEFORE = 0,   /* all of `first` have arrived in blocks before any of `second` */
+    PVU_INVARIANT_TOGETHER = 1, /* one block has all of `first` */
+    PVU_INVARIANT_NEVER = 2,    /* none of `first` arrives */
+    PVU_INVARIANT_FINAL = 3,    /* the image is in the end as expected */
+};
+
+typedef struct {
+    uint32_t kind;
+    uint32_t reserved;
+    uint64_t first, second;
+} pvu_invariant;
+
+typedef struct {
+    uint32_t at, size; /* in the image; of an effect that writes nothing there, 0 */
+    uint8_t bytes[64];
+} pvu_effect_data;
+
+/*
+ * Rows of masks, by effect: which others arrive before it, which not after it (those before included), which may be in
+ * a block with it. What is before an effect, or not after it, has a lower number; else, and for more than
+ * PVU_ORDERS_EFFECTS effects, NULL. `absent` ones never arrive. In which order and blocks `passive` ones arrive is told
+ * apart only by which of them have arrived before each block that has another one.
+ */
+pvu_orders *pvu_orders_new(uint32_t count, const uint64_t *before, const uint64_t *not_after, const uint64_t *gather,
+                           uint64_t absent, uint64_t passive);
+void pvu_orders_free(pvu_orders *orders);
+/* The next behaviours, at most `most`; how many, 0 at the end. */
+size_t pvu_orders_next(pvu_orders *orders, uint64_t *blocks, size_t most);
+/* For PVU_INVARIANT_FINAL: each effect's data, and the image, `size` bytes that are zeros at first, in the end. */
+int pvu_orders_expect(pvu_orders *orders, const pvu_effect_data *data, const uint8_t *expected, uint32_t size);
+/* Checks the next behaviours, at most `most`; how many. `broken` counts, by invariant; `witnesses` has the first of each. */
+uint64_t pvu_orders_check(pvu_orders *orders, const pvu_invariant *invariants, uint32_t count, uint64_t most,
+                          uint64_t *broken, uint64_t *witnesses);

@@ -23,6 +23,7 @@ SOURCES = [
     "epoll.c",
     "uring.c",
     "ring.c",
+    "orders.c",
 ]
 HEADERS = ["api.h", "hotpath.h", "poller.h", "event.h"]
 

@@ -26,3 +26,83 @@ The words, from the guest to the device:
 
 What a memory type that is unknown permits is everything; `Effects.notes` says so, and whatever else was assumed.
 """
+
+from __future__ import annotations
+
+from .behaviours import Behaviour, Behaviours, Checked, behaviours
+from .effects import DEFAULT_MODEL, RAM, Effect, Effects, Model, Op, Place, effects
+from .invariants import Invariant, arrives_before, final_image, in_one_block, never_arrives
+from .order import Edge, Order
+from .program import (
+    Dependency,
+    DependencyKind,
+    Part,
+    Program,
+    atomic,
+    burst,
+    dc_zva,
+    dgh,
+    dmb,
+    dsb,
+    isb,
+    ldar,
+    load,
+    on_vcpu,
+    pair,
+    ram_load,
+    ram_store,
+    speculative,
+    st64b,
+    stlr,
+    store,
+    windows,
+)
+from .rules import RULES, Basis, Rule, Rules
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "RAM",
+    "RULES",
+    "Basis",
+    "Behaviour",
+    "Behaviours",
+    "Checked",
+    "Dependency",
+    "DependencyKind",
+    "Edge",
+    "Effect",
+    "Effects",
+    "Invariant",
+    "Model",
+    "Op",
+    "Order",
+    "Part",
+    "Place",
+    "Program",
+    "Rule",
+    "Rules",
+    "arrives_before",
+    "atomic",
+    "behaviours",
+    "burst",
+    "dc_zva",
+    "dgh",
+    "dmb",
+    "dsb",
+    "effects",
+    "final_image",
+    "in_one_block",
+    "isb",
+    "ldar",
+    "load",
+    "never_arrives",
+    "on_vcpu",
+    "pair",
+    "ram_load",
+    "ram_store",
+    "speculative",
+    "st64b",
+    "stlr",
+    "store",
+    "windows",
+]

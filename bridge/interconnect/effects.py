@@ -232,7 +232,7 @@ def _no_effect(event: Event) -> str:
 def _assumed(event: Event) -> Iterator[str]:
     if event.type is None:
         yield "its memory type is unknown: no order is promised, anything may be gathered"
-    if event.bar is None and event.peripheral is None and not (event.type and event.type.is_write_back):
+    if None in (event.bar, event.peripheral) and not (event.type and event.type.is_write_back):
         yield "which device it is at is unknown: it has no order with others"
     if event.flags & Flag.PART or event.offset // PAGE != (event.offset + event.size - 1) // PAGE:
         yield "it crosses a 4 KiB boundary: CONSTRAINED UNPREDICTABLE (K1.2.13-14); here both parts are done"

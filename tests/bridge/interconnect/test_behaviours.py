@@ -1,0 +1,246 @@
+"""Counting, enumerating and sampling agree: with closed counts, with trying everything, and with one another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC, MemoryType
+from pyvfio_user.bridge.errors import DefinitionError
+from pyvfio_user.bridge.interconnect.behaviours import Behaviour, behaviours
+from pyvfio_user.bridge.interconnect.effects import Effect, Model
+from pyvfio_user.bridge.interconnect.invariants import arrives_before, final_image, in_one_block, never_arrives
+from pyvfio_user.bridge.interconnect.program import (
+    Part,
+    Program,
+    burst,
+    dmb,
+    load,
+    on_vcpu,
+    pattern,
+    ram_store,
+    speculative,
+    store,
+)
+from pyvfio_user.bridge.interconnect.rules import NON_REORDERING, NOT_GATHERING, RULES, Rules, in_program_order
+from pyvfio_user.bridge.stream import Domain, Flag
+
+from .naive import FULL, LD, NOTHING, ST, Access, Naive
+
+EIGHT = {NGNRNE: 1, NGNRE: 1, NGRE: 40_320, GRE: 545_835, NORMAL_NC: 545_835}
+FOUR_AND_FOUR = {NGNRNE: 1, NGNRE: 1, NGRE: 576, GRE: 5_625, NORMAL_NC: 5_625}
+
+
+@pytest.mark.parametrize(("kind", "count"), EIGHT.items(), ids=str)
+def test_eight_stores_to_one_line(kind: MemoryType, count: int) -> None:
+    found = behaviours(Program.of(burst(0x40, type=kind)))
+    assert found.count == count
+    assert found.check([]).count == count
+
+
+@pytest.mark.parametrize(("kind", "count"), FOUR_AND_FOUR.items(), ids=str)
+def test_dmb_st_after_the_fourth(kind: MemoryType, count: int) -> None:
+    found = behaviours(Program.of(burst(0x40, 32, type=kind), dmb("st"), burst(0x60, 32, type=kind)))
+    assert found.count == count
+    assert len(set(found)) == count
+
+
+ACCESSES = st.builds(
+    Access,
+    write=st.booleans(),
+    slot=st.integers(0, 2),
+    type=st.sampled_from(["00", "04", "08", "0c", "44", "44"]),
+    acquire=st.sampled_from([False, False, True]),
+    release=st.sampled_from([False, False, True]),
+    fence=st.sampled_from([NOTHING, NOTHING, NOTHING, FULL, LD, ST]),
+)
+FENCES = {FULL: dmb("osh"), LD: dmb("ld"), ST: dmb("st"), NOTHING: dmb("ish")}
+
+
+def program(accesses: tuple[Access, ...]) -> Program:
+    """The same accesses for what is tested."""
+    parts: list[Part] = []
+    for each in accesses:
+        make = store if each.write else load
+        order = Flag.RELEASE if each.write and each.release else Flag.NONE
+        order |= Flag.ACQUIRE if not each.write and each.acquire else Flag.NONE
+        parts += [FENCES[each.fence], make(8 * each.slot, type=MemoryType.parse(each.type), flags=order)]
+    return Program.of(*parts)
+
+
+def disagrees(accesses: tuple[Access, ...], rules: Rules = RULES) -> bool:
+    """Whether what is found is not what trying everything finds."""
+    return sorted(behaviours(program(accesses), rules)) != sorted(Naive(accesses).behaviours())
+
+
+@settings(deadline=None)
+@given(st.lists(ACCESSES, max_size=5).map(tuple))
+def test_all_that_trying_everything_finds(accesses: tuple[Access, ...]) -> None:
+    found = behaviours(program(accesses))
+    expected = sorted(Naive(accesses).behaviours())
+    assert sorted(found) == expected
+    assert found.count == len(expected)
+    assert found.check([]).count == len(expected)
+    assert found.sample(0) in expected
+
+
+def known(behaviour: Behaviour, passive: int) -> tuple[tuple[int, int], ...]:
+    """What a device can tell of a behaviour that looks at all but the passive effects."""
+    seen, arrived = [], 0
+    for block in behaviour:
+        if block & ~passive:
+            seen.append((arrived & passive, block))
+        arrived |= block
+    return (*seen, (arrived & passive, 0))
+
+
+@settings(deadline=None)
+@given(st.lists(ACCESSES, max_size=5).map(tuple), st.integers(0, 31))
+def test_reduction_keeps_one_of_each_class(accesses: tuple[Access, ...], chosen: int) -> None:
+    found = behaviours(program(accesses), passive=lambda effect: bool(chosen & effect.bit))
+    assert found.passive & ~chosen == 0
+    every = set(found)
+    reduced = list(found.reduced())
+    assert every.issuperset(reduced)
+    classes = {known(behaviour, found.passive) for behaviour in every}
+    assert Counter(known(behaviour, found.passive) for behaviour in reduced) == Counter(classes)
+    assert found.reduced_count == len(classes)
+
+
+def test_a_payload_that_nobody_looks_at_before_the_doorbell() -> None:
+    parts = (burst(0x40, type=NORMAL_NC), store(0x1000, 4, type=NGNRE))
+
+    def payload(effect: Effect) -> bool:
+        return effect.offset < 0x1000
+
+    found = behaviours(Program.of(*parts), passive=payload)
+    # The doorbell stands before, between or behind the k blocks of the payload: the sum over (k + 1) k! S(8, k).
+    assert (found.count, found.reduced_count) == (3_816_548, 256)
+    assert len(list(found.reduced())) == 256
+    fenced = behaviours(Program.of(parts[0], dmb("oshst"), parts[1]), passive=payload)
+    assert (fenced.count, fenced.reduced_count) == (545_835, 1)
+
+
+def test_writes_whose_order_would_show_are_not_passive() -> None:
+    merged = behaviours(Program.of(burst(0, 8), burst(0, 8)), passive=lambda effect: True)
+    assert (merged.passive, merged.reduced_count) == (0b11, 1)
+    raced = behaviours(Program.of(burst(0, 8), on_vcpu(1, burst(0, 8))), passive=lambda effect: True)
+    assert (raced.passive, raced.reduced_count) == (0, 3)
+
+
+def test_samples_are_drawn_alike_and_by_seed() -> None:
+    found = behaviours(Program.of(burst(0, 24), load(0, type=NORMAL_NC)))
+    every = list(found)
+    draws = found.samples(1)
+    drawn = Counter(next(draws) for _ in range(100 * len(every)))
+    assert set(drawn) == set(every)
+    assert max(abs(count - 100) for count in drawn.values()) < 50
+    assert [found.sample(seed) for seed in range(9)] == [found.sample(seed) for seed in range(9)]
+
+
+def test_speculative_reads_come_anywhere_or_not_at_all() -> None:
+    found = behaviours(Program.of(store(0), store(8), speculative(0x40)))
+    assert set(found) == {(1, 2), (4, 1, 2), (1, 4, 2), (1, 2, 4)}
+
+
+def test_nothing_at_all_is_one_behaviour() -> None:
+    found = behaviours(Program.of(dmb()))
+    assert (found.count, list(found), list(found.reduced()), found.sample(0)) == (1, [()], [()], ())
+    only = behaviours(Program.of(speculative(0)))
+    assert list(only) == [(1,), ()]
+
+
+def test_invariants_in_all_behaviours() -> None:
+    parts = (burst(0x40, 16), store(0x1000, 4))
+    before, whole = arrives_before(0b011, 0b100, "payload first"), in_one_block(0b011)
+    found = behaviours(Program.of(*parts)).check([before, whole])
+    assert (found.count, found.complete, found.passed) == (8, True, False)
+    assert found.broken == (5, 6)
+    assert found.witnesses == ((1, 4, 2), (1, 2, 4))
+    fenced = behaviours(Program.of(parts[0], dmb("oshst"), parts[1])).check([before, whole])
+    assert (fenced.broken, fenced.witnesses) == ((0, 2), (None, (1, 2, 4)))
+    assert str(before) == "payload first"
+
+
+def test_a_read_that_must_not_be() -> None:
+    found = behaviours(Program.of(store(0), speculative(0x40))).check([never_arrives(0b10)])
+    assert (found.count, found.broken) == (3, (2,))
+
+
+def test_the_image_in_the_end() -> None:
+    data = pattern(0x40, 16)
+    right, wrong = final_image(0x40, data), final_image(0x40, data[:15] + b"x")
+    found = behaviours(Program.of(burst(0x40, 16), store(0x1000)))
+    assert found.check([right]).passed
+    assert found.check([wrong]).broken == (found.count,)
+    again = Program.of(store(0x44, 4, 1, type=NORMAL_NC), store(0x40, data=0, type=NORMAL_NC))
+    assert behaviours(again).check([final_image(0x40, bytes(8))]).passed
+    raced = Program.of(store(0x40, data=1), on_vcpu(1, store(0x40, data=2)))
+    assert behaviours(raced).check([final_image(0x40, (2).to_bytes(8, "little"))]).broken == (1,)
+    with pytest.raises(DefinitionError, match=r"^there must be at most one final image, not 2$"):
+        found.check([right, wrong])
+    with pytest.raises(DefinitionError, match=r"^expected must be 1 to 4096 bytes, not 0$"):
+        final_image(0, b"")
+    unknown = Program.of(store(0x40, flags=Flag.NO_DATA))
+    with pytest.raises(DefinitionError, match=r"^data of all stores to the image must be known"):
+        behaviours(unknown).check([right])
+
+
+def test_a_check_can_be_limited() -> None:
+    found = behaviours(Program.of(burst(0x40), load(0x40, type=NORMAL_NC)))
+    assert found.check([], limit=1000) == found.check([], limit=1000)
+    assert (found.check([], limit=1000).count, found.check([], limit=1000).complete) == (1000, False)
+
+
+def test_a_reduced_check() -> None:
+    found = behaviours(
+        Program.of(burst(0x40), dmb("st"), store(0x1000, 4)), passive=lambda effect: effect.offset < 0x1000
+    )
+    checked = found.check([arrives_before(0xFF, 0x100)], reduced=True)
+    assert (checked.count, checked.passed, checked.complete) == (1, True, True)
+
+
+def test_ram_is_not_gathered() -> None:
+    assert set(behaviours(Program.of(ram_store(0), ram_store(8)))) == {(1, 2), (2, 1)}
+
+
+NC_NC = (Access(True, 0, "44"), Access(True, 1, "44"))
+
+WEAKENED = {
+    "barrier": (Access(True, 0, "44"), Access(True, 1, "44", fence=ST)),
+    "non-reordering": (Access(True, 0, "04"), Access(True, 1, "00")),
+    "acquire": (Access(False, 0, "44", acquire=True), Access(True, 1, "44")),
+    "release": (Access(True, 0, "44"), Access(True, 1, "44", release=True)),
+    "release-acquire": (Access(True, 0, "44", release=True), Access(False, 1, "44", acquire=True)),
+    "same-location": (Access(True, 0, "08"), Access(True, 0, "08")),
+    "not-gathering": (Access(True, 0, "08"), Access(True, 1, "08")),
+    "different-kinds": (Access(True, 0, "44"), Access(False, 1, "44")),
+    "forwarded": (Access(True, 0, "44"), Access(False, 0, "44")),
+}
+
+
+@pytest.mark.parametrize("name", WEAKENED)
+def test_a_rule_left_out_is_caught(name: str) -> None:
+    assert not disagrees(WEAKENED[name])
+    assert disagrees(WEAKENED[name], RULES.replaced(name))
+
+
+STRENGTHENED = {
+    "inner-shareable barriers order at a device": RULES.with_model(Model(domains=frozenset(Domain))),
+    "reordering types keep program order": RULES.replaced(
+        "non-reordering", replace(NON_REORDERING, holds=lambda first, second, facts: in_program_order(first, second))
+    ),
+    "nothing is ever gathered": RULES.replaced(
+        "not-gathering", replace(NOT_GATHERING, holds=lambda first, second, facts: True)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRENGTHENED)
+def test_a_rule_that_promises_too_much_is_caught(name: str) -> None:
+    assert not disagrees(NC_NC)
+    assert disagrees(NC_NC, STRENGTHENED[name])
