@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-or-later */
-/* A64 encodings, as far as the tracer must tell them apart (Arm ARM DDI 0487, C4.1). */
+/* Encodings, as far as the tracer must tell them apart (Arm ARM DDI 0487, C4.1 for A64, F4.1 and F3.1 for A32 and T32). */
 #include "tracer.h"
 
 #define ACCESS(...) ((struct meaning){ .action = DO_ACCESS, __VA_ARGS__ })
@@ -159,7 +159,7 @@ static struct meaning system_instruction(uint32_t word)
 struct meaning decode(uint32_t word)
 {
     if (is(word, 0xffffffff, 0xd69f03e0) || is(word, 0xfffffbff, 0xd69f0bff)) /* ERET, ERETAA, ERETAB */
-        return (struct meaning){ .action = DO_DROP };
+        return (struct meaning){ .action = DO_RETURN };
     if (is(word, 0xff800000, 0xd5000000))
         return system_instruction(word);
     if (is(word, 0x0a000000, 0x08000000))
@@ -167,4 +167,19 @@ struct meaning decode(uint32_t word)
     if (is(word, 0x9e000000, 0x84000000) || is(word, 0x9e000000, 0x80000000)) /* SVE, SME */
         return ACCESS(.flags = EVENT_SVE);
     return (struct meaning){ .action = DO_NOTHING };
+}
+
+/* In AArch32 state only what no A64 rule is needed for is told: accesses as QEMU has them, and barriers. */
+struct meaning decode_aarch32(uint32_t word, size_t size)
+{
+    static const uint8_t kinds[16] = { [4] = 2, [5] = 1, [6] = 3 }; /* DSB, DMB, ISB */
+    uint32_t a32 = word, t32 = word >> 16 | word << 16;
+    unsigned kind = is(a32, 0xffffff00, 0xf57ff000) ? kinds[a32 >> 4 & 15]
+                    : is(t32, 0xffffff00, 0xf3bf8f00) ? kinds[t32 >> 4 & 15]
+                                                      : 0;
+    unsigned option = (is(a32, 0xffffff00, 0xf57ff000) ? a32 : t32) & 15;
+
+    if (size == 4 && kind)
+        return (struct meaning){ .action = DO_BARRIER, .kind = EVENT_BARRIER, .barrier = (uint8_t)(kind << 4 | option) };
+    return ACCESS(.kind = 0);
 }

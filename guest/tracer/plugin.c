@@ -66,17 +66,20 @@ static void on_drop(unsigned index, void *userdata)
     if (site->meaning.action == DO_DROP_ALL) {
         vcpu->all_dropped = true;
         drop_all();
+    } else if (site->meaning.action == DO_RETURN) {
+        state_return(vcpu);
     }
 }
 
 static void on_discontinuity(unsigned index, enum qemu_plugin_discon_type type, uint64_t from, uint64_t to, void *unused)
 {
-    (void)to;
     (void)unused;
     if (type == QEMU_PLUGIN_DISCON_EXCEPTION)
         hidden_interrupted(&vcpus[index], from);
     else
         hidden_settle(&vcpus[index]);
+    if (type != QEMU_PLUGIN_DISCON_HOSTCALL)
+        state_exception(&vcpus[index], to);
     vcpus[index].open = NULL;
     vcpus[index].drops++;
 }
@@ -117,15 +120,15 @@ static void watch(struct qemu_plugin_insn *insn, struct site *site)
 static void on_translation(struct qemu_plugin_tb *tb, void *unused)
 {
     size_t count = qemu_plugin_tb_n_insns(tb);
+    bool aarch32 = translates_aarch32();
 
     (void)unused;
     for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         uint32_t word = 0;
 
-        if (qemu_plugin_insn_size(insn) != 4 || qemu_plugin_insn_data(insn, &word, 4) != 4)
-            continue; /* not A64 */
-        struct meaning meaning = decode(word);
+        size_t size = qemu_plugin_insn_data(insn, &word, sizeof word);
+        struct meaning meaning = aarch32 ? decode_aarch32(word, size) : decode(word);
         if (meaning.action == DO_NOTHING)
             continue;
         if (meaning.kind == EVENT_ATOMIC && vcpu_count > 1 && !stores_operand(word))

@@ -6,6 +6,8 @@
 #include "event.h"
 #include "qemu_api.h"
 
+#define HCR_TGE (1ull << 27)
+#define HCR_RW (1ull << 31)
 #define PAGE 4096ull
 #define PAGES 256 /* that a vCPU remembers */
 #define WINDOWS 8
@@ -22,6 +24,7 @@ enum action {
     DO_DGH,
     DO_DROP,        /* what is known of this vCPU's translations may be wrong after it */
     DO_DROP_ALL,    /* of all vCPUs' */
+    DO_RETURN,      /* from an exception, perhaps to AArch32 state */
 };
 
 struct meaning {
@@ -76,7 +79,7 @@ struct hidden {
 
 enum system_register {
     CPSR, SCTLR_EL1, TCR_EL1, TCR2_EL1, TTBR0_EL1, TTBR1_EL1, MAIR_EL1, SCTLR_EL2, TCR_EL2, TCR2_EL2, TTBR0_EL2,
-    TTBR1_EL2, MAIR_EL2, HCR_EL2, VTCR_EL2, VTTBR_EL2, SYSTEM_REGISTERS,
+    TTBR1_EL2, MAIR_EL2, HCR_EL2, VTCR_EL2, VTTBR_EL2, SPSR_EL1, SPSR_EL2, VBAR_EL2, SYSTEM_REGISTERS,
 };
 
 struct vcpu {
@@ -86,6 +89,8 @@ struct vcpu {
     uint32_t index;
     uint32_t barriers; /* how many there are below */
     bool all_dropped;  /* by a TLBI that no DSB has completed yet */
+    bool aarch32;      /* it is in AArch32 state, */
+    bool el1_aarch32;  /* and so would be its EL1 */
     uint8_t elements; /* events of the instruction that was recorded last, */
     uint8_t done;     /* and its bytes, if there may be more of it */
     const struct site *open;
@@ -111,7 +116,13 @@ extern struct ring *ring;
 
 /* decode.c */
 struct meaning decode(uint32_t word);
+struct meaning decode_aarch32(uint32_t word, size_t size);
 bool stores_operand(uint32_t word);
+
+/* state.c */
+void state_return(struct vcpu *vcpu);
+void state_exception(struct vcpu *vcpu, uint64_t to);
+bool translates_aarch32(void);
 
 /* site.c */
 struct site *site_new(uint64_t pc, uint32_t word, struct meaning meaning);
@@ -150,6 +161,7 @@ uint64_t pci_resolve(uint64_t physical, struct place *place);
 /* walk.c */
 void vcpu_registers(struct vcpu *vcpu);
 uint64_t read_x(struct vcpu *vcpu, unsigned number);
+uint64_t read_system(struct vcpu *vcpu, enum system_register which);
 struct label label_of(struct vcpu *vcpu, uint64_t address, uint64_t physical);
 
 /* record.c */

@@ -14,7 +14,6 @@
 #define TCR2_D128 (1ull << 5)
 #define HCR_VM (1ull << 0)
 #define HCR_DC (1ull << 12)
-#define HCR_TGE (1ull << 27)
 #define HCR_CD (1ull << 32)
 #define HCR_E2H (1ull << 34)
 #define HCR_FWB (1ull << 46)
@@ -26,6 +25,7 @@
 static const char *const names[SYSTEM_REGISTERS] = {
     "cpsr",      "SCTLR_EL1", "TCR_EL1",   "TCR2_EL1",  "TTBR0_EL1", "TTBR1_EL1", "MAIR_EL1", "SCTLR_EL2",
     "TCR_EL2",   "TCR2_EL2",  "TTBR0_EL2", "TTBR1_EL2", "MAIR_EL2",  "HCR_EL2",   "VTCR_EL2", "VTTBR_EL2",
+    "SPSR_EL1",  "SPSR_EL2",  "VBAR_EL2",
 };
 
 /* A table to walk, of either stage. */
@@ -64,6 +64,7 @@ void vcpu_registers(struct vcpu *vcpu)
         }
     }
     g_array_free(all, true);
+    vcpu->aarch32 = vcpu->el1_aarch32 = !vcpu->x[0]; /* a CPU of Armv7 */
 }
 
 static uint64_t read_handle(struct vcpu *vcpu, struct qemu_plugin_register *handle)
@@ -83,7 +84,7 @@ uint64_t read_x(struct vcpu *vcpu, unsigned number)
 }
 
 /* 0 for a register that the CPU does not have. */
-static uint64_t read_system(struct vcpu *vcpu, enum system_register which)
+uint64_t read_system(struct vcpu *vcpu, enum system_register which)
 {
     return read_handle(vcpu, vcpu->system[which]);
 }
@@ -251,12 +252,16 @@ static bool stage1(struct vcpu *vcpu, const struct regime *regime, uint64_t hcr,
 
 struct label label_of(struct vcpu *vcpu, uint64_t address, uint64_t physical)
 {
-    unsigned el = read_system(vcpu, CPSR) >> 2 & 3;
+    unsigned el = vcpu->aarch32 ? 0 : read_system(vcpu, CPSR) >> 2 & 3;
     uint64_t hcr = read_system(vcpu, HCR_EL2), intermediate;
     struct regime regime = regime_of(vcpu, el, hcr);
     struct label label = { .el = (uint8_t)el, .stage2 = EVENT_NO_STAGE2 };
     uint8_t type;
 
+    if (vcpu->el1_aarch32) { /* its tables are of another form */
+        label.el = EVENT_NO_EL;
+        return label;
+    }
     if (el == 3 || !stage1(vcpu, &regime, hcr, address, &type, &intermediate))
         return label;
     if (regime.stage2) {

@@ -109,6 +109,22 @@ static void translations(void)
     tlbi_guest();
 }
 
+/* A process in AArch32 state, its stage 1 off: str r1, [r0]; dmb oshst; ldr r2, [r0]; svc 0. */
+static void aarch32(void)
+{
+    static const uint32_t code[] = { 0xe5801000, 0xf57ff052, 0xe5902000, 0xef000000 };
+    uint64_t value = read_sysreg(sctlr_el1);
+    struct call call = { .pc = (uint64_t)code, .spsr = 0x1d0, .x = { place(2, 8, 4), 9 } };
+
+    mark(24);
+    write_sysreg(sctlr_el1, value & ~1ull);
+    __asm__ volatile("isb");
+    tlbi_guest();
+    enter(&call);
+    write_sysreg(sctlr_el1, value);
+    tlbi_guest();
+}
+
 /* BAR 2 is moved: the same register is elsewhere, and where it was there is nothing. */
 static void moved(void)
 {
@@ -168,6 +184,7 @@ _Noreturn void main(void)
     write_sysreg(S3_4_C1_C2_2, 1 << 11); /* HCRX_EL2.MSCEn */
     more_instructions();
     translations();
+    aarch32();
     moved();
     others();
     mark(99);

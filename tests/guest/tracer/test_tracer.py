@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,6 +147,12 @@ def test_labels_follow_sctlr(cases: dict[int, list[Event]]) -> None:
     ]
 
 
+def test_a_process_in_aarch32_state(cases: dict[int, list[Event]]) -> None:
+    found = [event for event in cases[24] if event.bar == 2 or str(event.barrier) == "dmb oshst"]
+    assert [access(event) for event in found] == ["store 2+0x8 4: 0x9", "dmb oshst", "load 2+0x8 4: 0x9"]
+    assert {label(event) for event in of_bar(cases[24])} == {"00 over 5' = 00 at EL0"}
+
+
 def test_a_bar_is_found_where_it_was_moved_to(cases: dict[int, list[Event]]) -> None:
     assert [access(event) for event in cases[30]] == [
         "store fe+0x18 4: 0x20000000",
@@ -185,6 +193,38 @@ def test_a_cpu_without_fwb_tags_or_mops_is_traced(kernel: Path, qemu_binary: Qem
         "atomic 2+0x0 16: 0x1" + "01" * 7 + "00" * 7 + "03 pair",
     ]
     assert {case: [access(event) for event in cases[case]] for case in expected} == expected
+
+
+def test_a_cpu_without_aarch64_is_traced_without_types(tmp_path: Path, qemu_binary: QemuBinary) -> None:
+    """It stores to the real-time clock's match register, and reads it: str r1, [r0, #4]; dsb; ldr r2, [r0, #4]; b ."""
+    code = [0xE3A00409, 0xE2800801, 0xE3A01009, 0xE5801004, 0xF57FF04F, 0xE5902004, 0xEAFFFFFE]
+    image = tmp_path / "image"
+    image.write_bytes(b"".join(word.to_bytes(4, "little") for word in code))
+    command = [
+        str(qemu_binary.path),
+        "-M",
+        "virt",
+        "-cpu",
+        "cortex-a15",
+        "-m",
+        "64M",
+        "-nodefaults",
+        "-display",
+        "none",
+    ]
+    command += ["-device", f"loader,file={image},addr=0x40200000", "-device", "loader,addr=0x40200000,cpu-num=0"]
+    with Tracer([Window(0x0901_0000, 0x1000)]) as tracer:
+        process = subprocess.Popen([*command, *tracer.options], stdin=subprocess.DEVNULL)
+        try:
+            found: list[Event] = []
+            deadline = time.monotonic() + 30
+            while len(found) < 3 and time.monotonic() < deadline:
+                found += tracer.events()
+        finally:
+            process.kill()
+            process.wait()
+    assert [access(event) for event in found] == ["store ?+0x9010004 4: 0x9", "dsb sy", "load ?+0x9010004 4: 0x9"]
+    assert {label(event) for event in found if event.size} == {"? over ? = ? at ELNone"}
 
 
 def test_without_config_windows_bars_are_unknown_and_addresses_physical(kernel: Path, qemu_binary: QemuBinary) -> None:
