@@ -67,6 +67,12 @@ static void more_instructions(void)
     CASE(17, "mov x0, #1; sttr x0, [%0]; ldr x1, [%0, #8]; stur w0, [%0, #4]; prfm pldl1keep, [%0]; ldrsw x1, [%0]", AT(0));
 }
 
+/* SVE with vectors of 16 bytes: ptrue p0.b; st1d {z0.d}; ld1d {z0.d}; str z0. */
+static void scalable(void)
+{
+    CASE(18, "mov x0, %0; movi v0.16b, #4; .inst 0x2518e3e0; .inst 0xe5e0e000; .inst 0xa5e0a000; .inst 0xe5804000", AT(0));
+}
+
 static void translations(void)
 {
     uint64_t mair = read_sysreg(mair_el2);
@@ -182,7 +188,11 @@ _Noreturn void main(void)
     if (!(read_sysreg(S3_0_C0_C6_2) >> 16 & 15)) /* ID_AA64ISAR2_EL1.MOPS */
         leave(EXIT_OK);
     write_sysreg(S3_4_C1_C2_2, 1 << 11); /* HCRX_EL2.MSCEn */
+    write_sysreg(cptr_el2, 0x32ff);      /* SVE is not trapped, */
+    write_sysreg(S3_4_C1_C2_0, 0);       /* ZCR_EL2: and has 128 bits */
+    __asm__ volatile("isb");
     more_instructions();
+    scalable();
     translations();
     aarch32();
     moved();

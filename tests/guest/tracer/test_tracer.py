@@ -71,6 +71,11 @@ INSTRUCTIONS = {
         "store 2+0x1000 8: 0x3" + "03" * 7 + " pair simd part #2",
     ],
     17: ["store 2+0x0 8: 0x1 unprivileged", "load 2+0x8 8: 0x0", "store 2+0x4 4: 0x1", "load 2+0x0 4: 0x1"],
+    18: [
+        "store 2+0x0 8: 0x4" + "04" * 7 + " sve", "store 2+0x8 8: 0x4" + "04" * 7 + " sve",
+        "load 2+0x0 8: 0x4" + "04" * 7 + " sve", "load 2+0x8 8: 0x4" + "04" * 7 + " sve",
+        "store 2+0x0 16: 0x4" + "04" * 15 + " sve",
+    ],
 }  # fmt: skip
 
 
