@@ -19,6 +19,7 @@ from .errors import TraceError
 from .provision.cache import cache_directory
 from .provision.compiler import find_compiler
 from .provision.errors import ProvisionError
+from .provision.herd import find_herd
 from .provision.qemu import find_qemu
 from .tracing import API_VERSION, require_api
 
@@ -99,6 +100,13 @@ def _tracer() -> Finding:
     return Finding("tracer", "QEMU's plugin API", str(API_VERSION), optional=True)
 
 
+def _herd() -> Finding:
+    herd = find_herd()
+    if herd is None:
+        return Finding("herd7", "", "", "`make test` fetches it; only the tests of orders need it", optional=True)
+    return Finding("herd7", str(herd.path), herd.version)
+
+
 CHECKS: tuple[Callable[[], Finding], ...] = (
     _python,
     lambda: _tool("git", "git", "git"),
@@ -108,6 +116,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _qemu,
     _compiler,
     _tracer,
+    _herd,
 )
 
 
