@@ -177,6 +177,7 @@ size_t drain(connection *connection, size_t limit);
 
 /* transfers.c */
 
+void transfers_reset(void);
 void transfer_begin(connection *connection, input *from);
 void transfer_cancel(connection *connection, size_t which);
 /* PVU_TRANSFERRED. */

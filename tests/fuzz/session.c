@@ -65,9 +65,10 @@ static void put_data(input *from, uint8_t *at, size_t size)
         at[i] = (uint8_t)(first >> 8 * (i % 2)) ^ (uint8_t)(i & 0xfe);
 }
 
+/* Ids that no request of ours has: a reply that is made here is to none. */
 static void put_header(uint16_t command, size_t size, uint32_t flags)
 {
-    const wire header = { .id = next_id++, .command = command, .size = (uint32_t)size, .flags = flags };
+    const wire header = { .id = next_id++ | 0x8000, .command = command, .size = (uint32_t)size, .flags = flags };
 
     memcpy(message, &header, sizeof(header));
 }

@@ -48,6 +48,11 @@ static void end(copy *copy)
     copy->on = NULL;
 }
 
+void transfers_reset(void)
+{
+    next_key = 0;
+}
+
 void transfer_begin(connection *connection, input *from)
 {
     copy *copy = copies;

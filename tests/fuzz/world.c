@@ -82,6 +82,7 @@ void world_begin(int engine)
         connections[i].client = -1;
         connections[i].heard = connections[i].said = connections[i].said_size = 0;
     }
+    transfers_reset();
     look_at_fds(open_before);
     poller = engine == IO_URING && lasting ? lasting : pvu_poller_new();
     CHECK(poller);
@@ -95,6 +96,7 @@ void connect_client(connection *connection, bool negotiated)
     CHECK(!connection->session && connection->client < 0);
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
     device_reset(connection->device);
+    transfers_end(connection, false); /* requests that the last client got are not this one's */
     connection->recorder = pvu_recorder_new(64);
     CHECK(connection->recorder);
     connection->native = pvu_device_new(connection->recorder);
