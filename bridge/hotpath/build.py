@@ -1,5 +1,7 @@
 """Builds the extension `pyvfio_user.bridge.hotpath._native` (cffi, API mode, stable ABI)."""
 
+import os
+import sysconfig
 from pathlib import Path
 
 from cffi import FFI
@@ -27,6 +29,10 @@ SOURCES = [
 ]
 HEADERS = ["api.h", "hotpath.h", "poller.h", "event.h"]
 
+# An access crosses most of the files: compiled as one they are a few percent faster. clang would need another linker.
+COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or ""
+WHOLE = [] if "clang" in COMPILER else ["-flto"]
+
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "api.h").read_text())
 ffibuilder.set_source(
@@ -35,6 +41,15 @@ ffibuilder.set_source(
     sources=[str(HERE / name) for name in SOURCES],
     depends=[str(HERE / name) for name in HEADERS],
     include_dirs=[str(HERE)],
-    extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-pthread"],
-    extra_link_args=["-pthread"],
+    extra_compile_args=[
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-O2",
+        *WHOLE,
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-pthread",
+    ],
+    extra_link_args=["-pthread", "-O2", *WHOLE],
 )

@@ -11,7 +11,8 @@
 
 enum {
     STREAK = 16,         /* turns from the queue before others get a look in */
-    BUSY_NS = 10000000,  /* longest stay in C while there is traffic: Python must see its signals */
+    BUSY_NS = 50000000,  /* longest stay in C while there is traffic: Python must see its signals */
+    CLOCK = 16,          /* waits between two looks at the clock for that */
     HITS = 64,           /* messages that were waited for by spinning, between two checks of what that costs */
     LOOK = 16,           /* attempts to receive between two looks at everything else */
     MAX_PENALTY = 4096,  /* waits without spinning after it was in vain again and again */
@@ -388,7 +389,7 @@ static bool worth_spinning(pvu_poller *poller)
 int pvu_poller_next(pvu_poller *poller, int64_t timeout)
 {
     uint64_t begun = 0, end = UINT64_MAX, time;
-    bool looked = false;
+    uint32_t waits = 0;
 
     if (!*poller->origin)
         return -ECHILD;
@@ -398,7 +399,7 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
 
         if (kind != PVU_NONE || timeout < -1)
             return kind;
-        if (timeout) {
+        if (timeout > 0 || (timeout && waits % CLOCK == 0)) {
             time = now();
             if (!begun) {
                 begun = time;
@@ -409,7 +410,7 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
             }
             if (timeout > 0)
                 wait = (int64_t)(end - time);
-        } else if (looked && !poller->first) {
+        } else if (!timeout && waits && !poller->first) {
             return pvu_poller_submit(poller); /* one look: there can always be more, and Python has other work */
         }
         if (poller->first) {
@@ -421,7 +422,7 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
             continue;
         }
         kind = look(poller, wait);
-        looked = true;
+        waits++;
         if (kind < 0)
             return kind;
         if (!found(poller))

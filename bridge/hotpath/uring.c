@@ -60,7 +60,8 @@ struct uring {
     size_t rings_size, sqes_size;
 };
 
-static _Thread_local char this_thread; /* its address tells threads apart */
+/* Its address tells threads apart. One byte finds room where the program's own variables are, which is found faster. */
+static _Thread_local char this_thread __attribute__((tls_model("initial-exec")));
 
 static uint32_t load(const uint32_t *at)
 {
