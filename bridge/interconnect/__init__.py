@@ -32,7 +32,9 @@ from __future__ import annotations
 from .behaviours import Behaviour, Behaviours, Checked, behaviours
 from .effects import DEFAULT_MODEL, RAM, Effect, Effects, Model, Op, Place, effects
 from .invariants import Invariant, arrives_before, final_image, in_one_block, never_arrives
+from .link import Failure, Notice, arrivals, may_pass, who_notices
 from .order import Edge, Order
+from .profiles import PROFILES, Eviction, Profile
 from .program import (
     Dependency,
     DependencyKind,
@@ -58,9 +60,13 @@ from .program import (
     windows,
 )
 from .rules import RULES, Basis, Rule, Rules
+from .speculation import Mapped, Reach, reaches, speculated
+from .tlp import DEFAULT_LINK, Link, Packets, Tlp, TlpKind, completions, tlps
 
 __all__ = [
+    "DEFAULT_LINK",
     "DEFAULT_MODEL",
+    "PROFILES",
     "RAM",
     "RULES",
     "Basis",
@@ -72,19 +78,31 @@ __all__ = [
     "Edge",
     "Effect",
     "Effects",
+    "Eviction",
+    "Failure",
     "Invariant",
+    "Link",
+    "Mapped",
     "Model",
+    "Notice",
     "Op",
     "Order",
+    "Packets",
     "Part",
     "Place",
+    "Profile",
     "Program",
+    "Reach",
     "Rule",
     "Rules",
+    "Tlp",
+    "TlpKind",
+    "arrivals",
     "arrives_before",
     "atomic",
     "behaviours",
     "burst",
+    "completions",
     "dc_zva",
     "dgh",
     "dmb",
@@ -95,14 +113,19 @@ __all__ = [
     "isb",
     "ldar",
     "load",
+    "may_pass",
     "never_arrives",
     "on_vcpu",
     "pair",
     "ram_load",
     "ram_store",
+    "reaches",
+    "speculated",
     "speculative",
     "st64b",
     "stlr",
     "store",
+    "tlps",
+    "who_notices",
     "windows",
 ]

@@ -1,0 +1,244 @@
+"""Named write-combining buffers and root complexes: each picks a legal behaviour by a seed, of a program of any length.
+
+How often a burst is one TLP is a property of a profile, and says nothing about any hardware: that publishes no buffers.
+A profile gives out only what the order permits: before a block goes, all that it must not be ahead of has gone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from ..errors import DefinitionError
+from ..stream import Kind
+from .behaviours import Behaviour
+from .effects import Effect, Op
+from .order import Order, bits
+from .tlp import DEFAULT_LINK, Link
+
+
+class Eviction(Enum):
+    """Which buffer goes when another line needs one."""
+
+    OLDEST = "the first that was opened"
+    LEAST_RECENT = "the one that was not written for longest"
+    FULLEST = "the one with most bytes"
+    RANDOM = "any"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Write-combining buffers, and what is behind them.
+
+    `buffers`: how many, 0 for none; `line`: bytes of each, 16 to 128. A full one goes at once. `drain`: the chance,
+    after each access, that a buffer goes although nothing asks for it; `partial`: that only a part of it goes. `hint`:
+    DGH empties them. `reorder`: how many accesses wait outside of the buffers, for whichever goes first by chance.
+    `forward`: a buffer answers loads of its bytes. `speculate`: the chance that a speculative read is made.
+    Raises DefinitionError.
+    """
+
+    name: str
+    buffers: int = 4
+    line: int = 64
+    eviction: Eviction = Eviction.OLDEST
+    drain: float = 0.02
+    partial: float = 0.0
+    hint: bool = True
+    reorder: int = 0
+    forward: bool = True
+    speculate: float = 0.5
+    link: Link = field(default=DEFAULT_LINK)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.line not in (16, 32, 64, 128):
+            raise DefinitionError(f"line must be 16, 32, 64 or 128 bytes, not {self.line}")
+        for name in ("buffers", "reorder"):
+            if not 0 <= getattr(self, name) <= 64:
+                raise DefinitionError(f"{name} must be 0 to 64, not {getattr(self, name)}")
+        for name in ("drain", "partial", "speculate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DefinitionError(f"{name} must be 0 to 1, not {getattr(self, name)}")
+
+    def run(self, order: Order, seed: int | random.Random) -> Behaviour:
+        """One behaviour; the same seed gives the same one."""
+        chance = seed if isinstance(seed, random.Random) else random.Random(seed)
+        return _Run(self, order, chance).behaviour()
+
+
+@dataclass
+class _Pending:
+    """What waits: a buffer, with its line, or accesses that none took, which go as one."""
+
+    line: tuple[int | None, int | None, int] | None
+    mask: int
+    used: int
+    bytes: int = 0
+
+
+class _Run:
+    def __init__(self, profile: Profile, order: Order, chance: random.Random) -> None:
+        self._profile = profile
+        self._order = order
+        self._chance = chance
+        self._pending: list[_Pending] = []
+        self._done = 0
+        self._absent = 0
+        self._rows = order.rows
+        self._blocks: list[int] = []
+
+    def behaviour(self) -> Behaviour:
+        hints = [at for at, event in enumerate(self._order.effects.program.events) if event.kind is Kind.DGH]
+        self._decide()
+        for effect in self._order.effects:
+            while hints and hints[0] < effect.position:
+                self._hint(self._order.effects.program.events[hints.pop(0)].vcpu)
+            if not effect.bit & self._absent:
+                self._take(effect)
+        while self._pending:
+            self._emit(self._chance.choice(self._pending).mask)
+        return tuple(self._blocks)
+
+    def _decide(self) -> None:
+        """Which of the reads that need not arrive do not."""
+        for index in bits(self._order.optional):
+            effect = self._order.effects[index]
+            missing = self._chance.random() >= self._profile.speculate if effect.optional else self._answered()
+            self._absent |= effect.bit if missing else 0
+        if self._absent:
+            self._rows = self._order.without(self._absent)
+
+    def _answered(self) -> bool:
+        return self._profile.buffers > 0 and self._profile.forward and self._chance.random() < 0.5
+
+    def _hint(self, vcpu: int) -> None:
+        if self._profile.hint:
+            for index in [i for entry in self._pending if entry.line for i in bits(entry.mask)]:
+                if self._order.effects[index].vcpu == vcpu and not self._done >> index & 1:
+                    self._emit(1 << index)
+
+    def _take(self, effect: Effect) -> None:
+        profile = self._profile
+        if profile.buffers and effect.op is Op.WRITE and effect.gathering and self._line(effect) is not None:
+            self._buffer(effect)
+        else:
+            self._queue(effect)
+        waiting = [entry for entry in self._pending if entry.line]
+        if waiting and self._chance.random() < profile.drain:
+            victim = self._chance.choice(waiting)
+            partly = self._chance.random() < profile.partial
+            self._emit(self._part(victim.mask) if partly else victim.mask)
+
+    def _line(self, effect: Effect) -> tuple[int | None, int | None, int] | None:
+        """The line of a store that lies in one; None: it passes the buffers by."""
+        size = self._profile.line
+        if effect.in_ram or effect.offset // size != (effect.end - 1) // size:
+            return None
+        return (effect.event.peripheral, effect.event.bar, effect.offset // size)
+
+    def _buffer(self, effect: Effect) -> None:
+        line = self._line(effect)
+        entry = next((entry for entry in self._pending if entry.line == line and self._joins(effect, entry)), None)
+        if entry is None:
+            buffers = [entry for entry in self._pending if entry.line]
+            if len(buffers) >= self._profile.buffers:
+                self._emit(self._victim(buffers).mask)
+            entry = _Pending(line, 0, 0)
+            self._pending.append(entry)
+        entry.mask |= effect.bit
+        entry.used = effect.index
+        entry.bytes += effect.size
+        if entry.bytes >= self._profile.line:
+            self._emit(entry.mask)
+
+    def _joins(self, effect: Effect, entry: _Pending) -> bool:
+        return not entry.mask & ~self._rows.gather[effect.index]
+
+    def _victim(self, buffers: list[_Pending]) -> _Pending:
+        match self._profile.eviction:
+            case Eviction.OLDEST:
+                return buffers[0]
+            case Eviction.LEAST_RECENT:
+                return min(buffers, key=lambda entry: entry.used)
+            case Eviction.FULLEST:
+                return max(buffers, key=lambda entry: entry.bytes)
+            case Eviction.RANDOM:
+                return self._chance.choice(buffers)
+
+    def _queue(self, effect: Effect) -> None:
+        """Elements of one instruction go as one where they may, by chance; else each access goes by itself."""
+        last = next((entry for entry in reversed(self._pending) if entry.line is None), None)
+        together = last is not None and self._same_instruction(effect, last) and self._joins(effect, last)
+        if last is not None and together and self._chance.random() < 0.5:
+            last.mask |= effect.bit
+        else:
+            self._pending.append(_Pending(None, effect.bit, effect.index))
+        waiting = [entry for entry in self._pending if entry.line is None]
+        if len(waiting) > self._profile.reorder + 1:
+            self._emit(self._chance.choice(waiting[:-1]).mask)
+
+    def _same_instruction(self, effect: Effect, entry: _Pending) -> bool:
+        return all(self._order.effects[i].instruction == effect.instruction for i in bits(entry.mask))
+
+    def _part(self, mask: int) -> int:
+        return sum(1 << index for index in bits(mask) if self._chance.random() < 0.5) or mask & -mask
+
+    def _emit(self, wanted: int) -> None:
+        """Let these go, and before them whatever must not be after them."""
+        while left := wanted & ~self._done:
+            if part := self._ready(left):
+                self._send(part)
+                continue
+            ahead = 0
+            for index in bits(left):
+                ahead |= self._rows.not_after[index] & ~self._done
+            for entry in self._pending:
+                if part := self._ready(entry.mask & ahead) and self._ready(entry.mask):
+                    self._send(part)
+                    break
+
+    def _ready(self, mask: int) -> int:
+        """Those of the effects that can go now as one block."""
+        found = 0
+        for index in bits(mask):
+            if not self._rows.before[index] & ~self._done and not self._rows.not_after[index] & ~(self._done | found):
+                found |= 1 << index
+        return found
+
+    def _send(self, block: int) -> None:
+        self._blocks.append(block)
+        self._done |= block
+        for entry in self._pending:
+            if entry.mask & block:
+                entry.bytes -= sum(self._order.effects[i].size for i in bits(entry.mask & block))
+                entry.mask &= ~block
+        self._pending = [entry for entry in self._pending if entry.mask]
+
+
+def _named(*profiles: Profile) -> Iterator[tuple[str, Profile]]:
+    for profile in profiles:
+        yield profile.name, profile
+
+
+PROFILES = MappingProxyType(
+    dict(
+        _named(
+            Profile("in-order", buffers=0),
+            Profile("reorder-only", buffers=0, reorder=8),
+            Profile("wc-16x4", line=16),
+            Profile("wc-32x4", line=32),
+            Profile("wc-64x1", buffers=1),
+            Profile("wc-64x4"),
+            Profile("wc-64x10", buffers=10, eviction=Eviction.LEAST_RECENT),
+            Profile("wc-128x4", line=128, eviction=Eviction.FULLEST),
+            Profile("wc-64x4-partial", drain=0.2, partial=0.7, eviction=Eviction.RANDOM),
+            Profile("wc-64x4-no-hint", hint=False),
+            Profile("wc-64x4-reorder", eviction=Eviction.RANDOM, reorder=8, drain=0.1),
+            Profile("rc-splits-4", link=Link(atom=4)),
+        )
+    )
+)
+"""The profiles by name: lines and numbers of buffers that are seen in cores, and what is hostile to drivers."""
