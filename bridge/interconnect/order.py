@@ -62,6 +62,17 @@ class ProgramFacts:
                     return True
         return False
 
+    def completed(self, first: Effect, second: Effect) -> bool:
+        """See `rules.Facts`."""
+        if not in_program_order(first, second):
+            return False
+        for position in self._barriers[first.vcpu]:
+            barrier = self._effects.program.events[position].barrier
+            if first.position < position < second.position and barrier is not None and barrier.kind is BarrierKind.DSB:
+                if (barrier.loads and first.reads) or (barrier.stores and first.writes):
+                    return True
+        return False
+
     def synchronised(self, first: Effect, second: Effect) -> bool:
         """See `rules.Facts`."""
         return bool(self._synchronised[second.index] & first.bit)

@@ -37,6 +37,9 @@ class Facts(Protocol):
     def fenced(self, first: Effect, second: Effect, *kinds: BarrierKind) -> bool:
         """Whether a barrier of these kinds, in a domain that orders at a device, stands between and is for both."""
 
+    def completed(self, first: Effect, second: Effect) -> bool:
+        """Whether a DSB in such a domain stands between that waits for the first, whatever the second is."""
+
     def synchronised(self, first: Effect, second: Effect) -> bool:
         """Whether a chain of Barrier-ordered-before and reads-from leads from one to the other."""
 
@@ -104,6 +107,9 @@ ACQUIRE = Rule("acquire", "B2.4.1.1 (c), B2.3.12 Load-Acquire", Basis.ARCHITECTU
 RELEASE = Rule("release", "B2.4.1.1 (c), B2.3.12 Store-Release", Basis.ARCHITECTURE, _release)
 RELEASE_ACQUIRE = Rule("release-acquire", "B2.4.1.1 (c), B2.3.12", Basis.ARCHITECTURE, _release_acquire)
 DEPENDENCY = Rule("dependency", "B2.3.3, B2.3.4", Basis.ARCHITECTURE, lambda a, b, facts: facts.depends(a, b))
+DSB_ORDERED = Rule(
+    "dsb-ordered", "B2.3.4 DSB-ordered-before", Basis.ARCHITECTURE, lambda a, b, facts: facts.completed(a, b)
+)
 READS_FROM = Rule("reads-from", "B2.3.4 Observed-by", Basis.ARCHITECTURE, lambda a, b, facts: facts.reads_from(a, b))
 
 
@@ -141,13 +147,13 @@ def _read_then_memory(first: Effect, second: Effect, facts: Facts) -> bool:
 def _read_back(first: Effect, second: Effect, facts: Facts) -> bool:
     """A read has been at the device when its value is here: then DSB waits for that, at any place."""
     completed = first.at_device and first.op is Op.READ and first.place != second.place
-    return completed and facts.fenced(first, second, BarrierKind.DSB)
+    return completed and facts.completed(first, second)
 
 
 def _configuration_write(first: Effect, second: Effect, facts: Facts) -> bool:
     """A write of configuration space is not posted: its acknowledgement, if not early, is the device's."""
     answered = first.event.bar == BAR_CONFIG and first.type == NGNRNE and first.place != second.place
-    return answered and facts.fenced(first, second, BarrierKind.DSB)
+    return answered and facts.completed(first, second)
 
 
 NON_REORDERING = Rule("non-reordering", "B2.4.1.1 (a)", Basis.ARCHITECTURE, _non_reordering)
@@ -189,7 +195,7 @@ IN_MEMORY = Rule("in-memory", "DMA sees each store of RAM", Basis.MODEL, lambda 
 def _forwarded(first: Effect, second: Effect, facts: Facts) -> bool:
     """A store that is still in the buffer answers a load of its bytes, when Gathering permits it: it never arrives."""
     covers = first.op is Op.WRITE and second.op is Op.READ and first.offset <= second.offset and second.end <= first.end
-    if not covers or first.in_ram or not _coherent(first, second, facts):
+    if not covers or not _coherent(first, second, facts):
         return False
     return first.gathering and second.gathering and not facts.synchronised(first, second)
 
@@ -207,7 +213,7 @@ class Rules:
     """
 
     barriers: tuple[Rule, ...] = (BARRIER, ACQUIRE, RELEASE, RELEASE_ACQUIRE)
-    dependent: tuple[Rule, ...] = (DEPENDENCY,)
+    dependent: tuple[Rule, ...] = (DEPENDENCY, DSB_ORDERED)
     observed: tuple[Rule, ...] = (READS_FROM,)
     arrival: tuple[Rule, ...] = (
         NON_REORDERING,

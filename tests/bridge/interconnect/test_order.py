@@ -69,6 +69,8 @@ ORDERED = {
     "two stores to RAM": ((ram_store(0), dmb("oshst"), ram_store(8)), "memory-first"),
     "a flag in RAM, then what is new": ((load(0), dmb("ld"), ram_load(0)), "read-then-memory"),
     "another BAR of the function": ((store(0, bar=0), store(0, bar=2)), "non-reordering"),
+    "DSB ST, then a load": ((dev(0, NGRE), dsb("st"), load(8, type=NGRE)), "ordered-before"),
+    "DSB ST in RAM, then a load": ((ram_store(0), dsb("st"), ram_load(8)), "memory-first"),
     "DSB nXS for XS=0": (
         (dev(0, MemoryType(0x0D)), (Event(Kind.BARRIER, barrier=Barrier(BarrierKind.DSB_NXS, 14)),), dev(8, GRE)),
         "barrier",
@@ -83,6 +85,8 @@ UNORDERED = {
     "DMB LD between stores": (nc(0), dmb("ld"), nc(8)),
     "DMB ST after a load": (load(0, type=NORMAL_NC), dmb("st"), nc(8)),
     "DMB ST before a load": (nc(0), dmb("st"), load(8, type=NORMAL_NC)),
+    "DSB ST before a load, of a type that Ordered-before is nothing to": (nc(0), dsb("st"), load(8, type=NORMAL_NC)),
+    "DSB LD before a load": (dev(0, NGRE), dsb("ld"), load(8, type=NGRE)),
     "DMB ISHST": (nc(0), dmb("ishst"), dev(8)),
     "DMB ISH": (nc(0), dmb("ish"), dev(8)),
     "DSB NSH": (nc(0), dsb("nsh"), dev(8)),
@@ -181,6 +185,8 @@ def test_only_a_read_back_orders_two_functions() -> None:
     assert why(Order(Program.of(write, dsb(), other))) == []
     config = store(4, 4, bar=BAR_CONFIG, type=NGNRNE)
     assert why(Order(Program.of(config, dsb(), other))) == ["configuration-write"]
+    assert why(Order(Program.of(config, dsb("st"), load(0, peripheral=8)))) == ["configuration-write"]
+    assert why(Order(Program.of(config, dsb("ld"), other))) == []
     early = store(4, 4, bar=BAR_CONFIG, type=NGNRE)
     assert why(Order(Program.of(early, dsb(), other))) == []
 
@@ -261,6 +267,8 @@ def test_writes_of_one_location_may_merge_unless_ordered() -> None:
         ((nc(0), dmb("st"), load(0, type=NORMAL_NC)), 0b10),
         ((nc(0), on_vcpu(1, load(0, type=NORMAL_NC))), 0),
         ((load(0, type=NORMAL_NC), nc(0)), 0),
+        ((ram_store(0), ram_load(0)), 0b10),
+        ((ram_store(0), dmb(), ram_load(0)), 0),
         ((speculative(0),), 0b1),
     ],
 )
@@ -272,6 +280,8 @@ def test_a_read_that_never_arrives_orders_nothing() -> None:
     order = Order(Program.of(nc(0), load(0, type=NORMAL_NC), dmb("ld"), nc(8)))
     assert order.rows.before == (0, 0b1, 0b11)
     assert order.without(0b10).before == (0, 0, 0)
+    ring = Order(Program.of(ram_store(0), ram_load(0), dmb("ld"), dev(8)))
+    assert ring.without(0b10).before == (0, 0, 0)
 
 
 def test_rules_are_data() -> None:
