@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..attributes import NGNRNE
-from ..stream import BAR_CONFIG, BarrierKind
+from ..stream import BAR_CONFIG, Barrier, BarrierKind
 from .effects import Effect, Effects, Model, Op, effects
 from .program import DependencyKind, Program
 from .rules import RULES, Rule, Rules, in_program_order
@@ -47,16 +47,19 @@ class ProgramFacts:
         """See `rules.Facts`."""
         return self._model
 
+    def _between(self, first: Effect, second: Effect) -> Iterator[Barrier]:
+        """The barriers, in domains that order at a device, between two effects in program order."""
+        if in_program_order(first, second):
+            for position in self._barriers[first.vcpu]:
+                barrier = self._effects.program.events[position].barrier
+                if first.position < position < second.position and barrier is not None:
+                    yield barrier
+
     def fenced(self, first: Effect, second: Effect, *kinds: BarrierKind) -> bool:
         """See `rules.Facts`."""
-        if not in_program_order(first, second):
-            return False
-        for position in self._barriers[first.vcpu]:
-            barrier = self._effects.program.events[position].barrier
-            if first.position < position < second.position and barrier is not None and barrier.kind in kinds:
-                if barrier.loads and barrier.stores:
-                    return True
-                if barrier.loads and first.reads:
+        for barrier in self._between(first, second):
+            if barrier.kind in kinds:
+                if barrier.loads and (barrier.stores or first.reads):
                     return True
                 if barrier.stores and first.writes and second.writes:
                     return True
@@ -64,14 +67,11 @@ class ProgramFacts:
 
     def completed(self, first: Effect, second: Effect) -> bool:
         """See `rules.Facts`."""
-        if not in_program_order(first, second):
-            return False
-        for position in self._barriers[first.vcpu]:
-            barrier = self._effects.program.events[position].barrier
-            if first.position < position < second.position and barrier is not None and barrier.kind is BarrierKind.DSB:
-                if (barrier.loads and first.reads) or (barrier.stores and first.writes):
-                    return True
-        return False
+        return any(
+            (barrier.loads and first.reads) or (barrier.stores and first.writes)
+            for barrier in self._between(first, second)
+            if barrier.kind is BarrierKind.DSB
+        )
 
     def synchronised(self, first: Effect, second: Effect) -> bool:
         """See `rules.Facts`."""
