@@ -245,6 +245,11 @@ class Region:
             raise DefinitionError("spans must be recorded before the device is served, not after")
         self._spans = [span._replace(flags=span.flags | lib.PVU_RECORD) for span in self._spans]
 
+    def hooks_in(self, offset: int, size: int) -> list[Hook]:
+        """The hooks about any of the `size` bytes at `offset`, ascending."""
+        found = [each for each in self.hooks if each.offset < offset + size and offset < each.offset + each.length]
+        return sorted(found, key=lambda each: each.offset)
+
     @property
     def native(self) -> Any:
         """The region for the hot path; from now on no span can be added."""

@@ -68,6 +68,8 @@ pvu_echo *pvu_echo_start(pvu_region *region, uint64_t from, uint64_t to);
 void pvu_echo_stop(pvu_echo *echo);
 /* Makes write-once bits writable again. */
 void pvu_region_unlock(pvu_region *region);
+/* Does an access by the rules of the spans, without their hooks. -EINVAL: it is not all in the region. */
+int pvu_region_apply(pvu_region *region, uint64_t offset, uint8_t *data, uint64_t size, bool write);
 
 /* Adds 1 to a client's eventfd, unless its counter is full; never waits, whatever the client does to it. */
 int pvu_signal(int fd);

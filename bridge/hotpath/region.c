@@ -227,3 +227,25 @@ void region_store(pvu_region *region, const region_span *span, uint64_t value)
     for (uint64_t i = 0; i < span->length && i < 8; i++)
         region->memory[span->offset + i] = (uint8_t)(value >> 8 * i);
 }
+
+int pvu_region_apply(pvu_region *region, uint64_t offset, uint8_t *data, uint64_t size, bool write)
+{
+    if (offset > region->size || size > region->size - offset)
+        return -EINVAL;
+    while (size) {
+        uint64_t end, length;
+        const region_span *span = region_find(region, offset, &end);
+
+        length = size < end - offset ? size : end - offset;
+        if (span && write)
+            region_write(region, span, offset - span->offset, data, length);
+        else if (span)
+            region_read(region, span, offset - span->offset, data, length);
+        else if (!write)
+            memset(data, 0, length);
+        offset += length;
+        data += length;
+        size -= length;
+    }
+    return 0;
+}
