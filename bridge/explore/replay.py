@@ -1,0 +1,173 @@
+"""A device fed in process with what a behaviour brings: no socket, no guest, thousands of behaviours a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from ..errors import DefinitionError
+from ..inprocess import InProcess
+from ..interconnect import Behaviour, Effect, Effects, Op
+from ..interconnect.order import bits
+
+
+class Target(Protocol):
+    """What is explored. `bar` is None for RAM that the device reads by DMA, at a physical address; 0xfe: config space.
+
+    What a method raises is a broken invariant of the device's own; an AssertionError says which one.
+    """
+
+    def write(self, bar: int | None, offset: int, data: bytes, /) -> None:
+        """One write arrives."""
+
+    def read(self, bar: int | None, offset: int, size: int, /) -> bytes:
+        """One read arrives; what it returns."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A target that can go back: behaviours that begin alike are then replayed only from where they part."""
+
+    def save(self) -> Any:
+        """All of its state, as something that later accesses leave alone."""
+
+    def restore(self, state: Any, /) -> None:
+        """Be as when `state` was saved."""
+
+
+Factory = Callable[[], Target]
+"""Makes a target in its first state: a new one, or one that was started again."""
+
+
+class Access(NamedTuple):
+    """What reaches the target at once: a write with its bytes, or a read (data None); `effects` is a mask."""
+
+    bar: int | None
+    offset: int
+    size: int
+    data: bytes | None
+    effects: int
+
+
+@dataclass
+class Outcome:
+    """What an invariant may look at: the device after a behaviour, and what the program's loads returned.
+
+    `device` is the target itself; of an `InProcess`, the device that it has. `loads` is by position in the program;
+    speculative reads, which return nothing to a program, are not in it.
+    """
+
+    device: Any
+    loads: dict[int, bytes] = field(default_factory=dict)
+
+
+def accesses_of(effects: Effects, block: int) -> tuple[Access, ...]:
+    """A block as accesses, each of contiguous bytes, ascending. Of overlapping writes the later one's bytes remain.
+
+    Raises DefinitionError for what cannot be replayed: an atomic, or a store whose data are not known.
+    """
+    members = [effects[index] for index in bits(block)]
+    members = [effect for effect in members if effect.in_ram or effect.event.bar is not None]
+    content: dict[int, int] = {}
+    for effect in members:
+        if effect.op is Op.ATOMIC:
+            raise DefinitionError(f"effects to replay must be reads and writes, not the atomic {effect}")
+        if effect.op is Op.WRITE and effect.data is None:
+            raise DefinitionError(f"data of stores to replay must be known, not unknown as of {effect}")
+        if effect.op is Op.READ and effect.in_ram:
+            continue
+        content.update(zip(range(effect.offset, effect.end), effect.data or bytes(effect.size), strict=True))
+    found = []
+    for start, end in _runs(sorted(content)):
+        data = bytes(content[at] for at in range(start, end)) if members[0].op is Op.WRITE else None
+        inside = sum(effect.bit for effect in members if start <= effect.offset < end)
+        found.append(Access(members[0].event.bar, start, end - start, data, inside))
+    return tuple(found)
+
+
+def _runs(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The contiguous ranges, as (start, end), of ascending numbers."""
+    start = None
+    for at, offset in enumerate(offsets):
+        start = offset if start is None else start
+        if at + 1 == len(offsets) or offsets[at + 1] != offset + 1:
+            yield start, offset + 1
+            start = None
+
+
+def in_program_order(effects: Effects) -> Behaviour:
+    """The behaviour of which nobody is surprised: one by one, in program order, without speculative reads."""
+    return tuple(effect.bit for effect in effects if not effect.optional)
+
+
+class Replay:
+    """Feeds a target with behaviours of one program, one after another."""
+
+    def __init__(self, effects: Effects, factory: Factory) -> None:
+        self._effects = effects
+        self._factory = factory
+        self._accesses: dict[int, tuple[Access, ...]] = {}
+        self._target: Target | None = None
+        self._last: Behaviour = ()
+        self._saved: list[tuple[Any, dict[int, bytes]]] = []
+        self._reads = any(effect.op is Op.READ for effect in effects)
+
+    def run(self, behaviour: Behaviour) -> Outcome:
+        """The outcome of a behaviour. What the target raises is passed on; the next run is not affected."""
+        target, values, first = self._start(behaviour)
+        resumable = isinstance(target, Resumable)
+        for at in range(first, len(behaviour)):
+            block = behaviour[at]
+            accesses = self._accesses.get(block)
+            if accesses is None:
+                accesses = self._accesses[block] = accesses_of(self._effects, block)
+            for bar, offset, size, data, effects in accesses:
+                if data is not None:
+                    target.write(bar, offset, data)
+                else:
+                    self._returned(values, effects, offset, target.read(bar, offset, size))
+            if resumable:
+                self._saved.append((target.save(), dict(values)))  # type: ignore[attr-defined]
+        device = target.device if isinstance(target, InProcess) else target
+        return Outcome(device, self._loads(values, behaviour) if self._reads else {})
+
+    def _start(self, behaviour: Behaviour) -> tuple[Target, dict[int, bytes], int]:
+        """The target after as many blocks as it has seen before, what reads returned by then, and that number."""
+        if self._target is None or not isinstance(self._target, Resumable):
+            self._target = self._factory()
+            if isinstance(self._target, Resumable):
+                self._saved = [(self._target.save(), {})]
+            self._last = behaviour
+            return self._target, {}, 0
+        shared = 0
+        for one, other in zip(self._last, behaviour, strict=False):
+            if one != other or shared + 1 >= len(self._saved):
+                break
+            shared += 1
+        del self._saved[shared + 1 :]
+        state, values = self._saved[shared]
+        self._target.restore(state)
+        self._last = behaviour
+        return self._target, dict(values), shared
+
+    def _returned(self, values: dict[int, bytes], effects: int, offset: int, data: bytes) -> None:
+        for effect in map(self._effects.__getitem__, bits(effects)):
+            values[effect.index] = data[effect.offset - offset : effect.end - offset]
+
+    def _loads(self, values: dict[int, bytes], behaviour: Behaviour) -> dict[int, bytes]:
+        arrived = sum(behaviour)
+        loads: dict[int, bytes] = {}
+        for effect in self._effects:
+            if effect.op is Op.READ and not effect.optional and not effect.in_ram:
+                value = values[effect.index] if arrived & effect.bit else self._forwarded(effect)
+                loads[effect.position] = loads.get(effect.position, b"") + value
+        return loads
+
+    def _forwarded(self, load: Effect) -> bytes:
+        """What the newest earlier store of its bytes has: a load that did not arrive was answered from there."""
+        for store in reversed(self._effects.all[: load.index]):
+            covers = store.writes and store.vcpu == load.vcpu and store.event.bar == load.event.bar
+            if covers and store.data is not None and store.offset <= load.offset and load.end <= store.end:
+                return store.data[load.offset - store.offset : load.end - store.offset]
+        return bytes(load.size)

@@ -1,0 +1,261 @@
+"""Shrinking: to the fewest accesses, and the least surprising order, that still break the same invariant."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from ..errors import DefinitionError
+from ..interconnect import Behaviour, Dependency, Effects, Order, Program, effects
+from ..interconnect.order import Rows, bits
+from ..stream import Kind
+from .judge import Judge
+from .replay import in_program_order
+from .sampling import WINDOW, behaviours_of
+from .search import Found
+
+MOST_SEARCHED = 5_000
+"""Behaviours of a shrunk program that are looked at for the least surprising one."""
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A part of a program, `positions` of its events, and a behaviour that breaks the same invariant.
+
+    `least`: no legal behaviour of it that breaks the invariant is closer to program order. `missing`: pairs of effects;
+    if the first of any one pair had to arrive before the second, the invariant would hold.
+    """
+
+    program: Program
+    positions: tuple[int, ...]
+    behaviour: Behaviour
+    order: Order
+    message: str
+    least: bool
+    missing: tuple[tuple[int, int], ...]
+
+
+def shrink(explored: Found) -> Shrunk:
+    """Shrink the first failure. Raises DefinitionError when there is none."""
+    if explored.first is None:
+        raise DefinitionError("an exploration must have found a failure to be shrunk, not none")
+    return _Shrinker(explored, explored.first).shrink()
+
+
+def surprise(behaviour: Behaviour) -> tuple[int, int, Behaviour]:
+    """How far it is from program order: pairs that changed places and effects gathered; then those gathered."""
+    gathered = sum(block.bit_count() - 1 for block in behaviour)
+    later, changed = 0, 0
+    for block in reversed(behaviour):
+        for index in bits(block):
+            changed += (later & (1 << index) - 1).bit_count()
+        later |= block
+    return changed + gathered, gathered, behaviour
+
+
+def unlikely(behaviour: Behaviour, ordinary: int) -> tuple[int, int, Behaviour]:
+    """As `surprise`, and each speculative read that was made, and each load that did not arrive, counts too."""
+    changes, gathered, blocks = surprise(behaviour)
+    return changes + (sum(behaviour) ^ ordinary).bit_count(), gathered, blocks
+
+
+def is_legal(order: Order, behaviour: Behaviour) -> bool:
+    """Whether the order of arrival permits the behaviour."""
+    everything = (1 << len(order.effects)) - 1
+    absent = everything & ~sum(behaviour)
+    if absent & ~order.optional:
+        return False
+    rows = order.without(absent) if absent else order.rows
+    done = 0
+    for block in behaviour:
+        for index in bits(block):
+            late = rows.before[index] & ~done or rows.not_after[index] & ~(done | block)
+            if late or block & ~(rows.gather[index] | 1 << index):
+                return False
+        done |= block
+    return True
+
+
+def part_of(program: Program, positions: Sequence[int]) -> Program:
+    """The program with these of its events alone, and what is between them of dependencies."""
+    new = {old: at for at, old in enumerate(positions)}
+    return Program(
+        tuple(program.events[position] for position in positions),
+        tuple(d._replace(first=new[d.first], second=new[d.second]) for d in program.dependencies if _both(d, new)),
+        tuple((new[pair[0]], new[pair[1]]) for pair in program.reads_from if _both(pair, new)),
+        program.ram,
+    )
+
+
+def _both(pair: Dependency | tuple[int, int], new: dict[int, int]) -> bool:
+    return pair[0] in new and pair[1] in new
+
+
+class _Shrinker:
+    def __init__(self, explored: Found, behaviour: Behaviour) -> None:
+        self._explored = explored
+        self._setup = explored.setup
+        self._positions = list(range(len(explored.program.events)))
+        self._behaviour = behaviour
+        self._message = explored.message
+
+    def shrink(self) -> Shrunk:
+        size = len(self._positions) // 2
+        while len(self._positions) > WINDOW and size > 1:
+            self._drop_pieces(size)
+            size //= 2
+        self._drop_pieces(1)
+        program = part_of(self._explored.program, self._positions)
+        order = Order(program, self._setup.rules)
+        judge = Judge(program, self._setup)
+        found = behaviours_of(program, self._setup.rules, None)
+        if found is not None and found.count <= MOST_SEARCHED:
+            failing = [each for each in found if self._fails(judge, each)]
+            self._behaviour = min(failing, key=lambda each: unlikely(each, _ordinary(order.effects)))
+            missing, least = _missing(failing, self._behaviour), True
+        else:
+            least = self._nearest(order, judge)
+            if not least:
+                self._approach(order, judge)
+            missing = tuple(_changed(self._behaviour))
+        message = judge.broken(self._behaviour)[self._explored.invariant]
+        return Shrunk(program, tuple(self._positions), self._behaviour, order, message, least, missing)
+
+    def _fails(self, judge: Judge, behaviour: Behaviour) -> bool:
+        return self._explored.invariant in judge.broken(behaviour)
+
+    def _drop_pieces(self, size: int) -> None:
+        """Leave out pieces of `size` accesses as long as any can be; then barriers that nothing is before or after."""
+        changed = True
+        while changed:
+            changed = False
+            accesses = [p for p in self._positions if self._is_access(p)]
+            for end in range(len(accesses), 0, -size):
+                piece = set(accesses[max(0, end - size) : end])
+                changed |= self._keep([p for p in self._positions if p not in piece], exact=size == 1)
+            changed &= size == 1
+        self._keep(self._between(), exact=False)
+
+    def _is_access(self, position: int) -> bool:
+        return self._explored.program.events[position].kind not in (Kind.BARRIER, Kind.DGH, Kind.LOST)
+
+    def _between(self) -> list[int]:
+        """The positions without barriers that no access of their vCPU is before, or after, or that come twice."""
+        events = self._explored.program.events
+        kept: list[int] = []
+        for position in self._positions:
+            event = events[position]
+            if not self._is_access(position):
+                mine = [p for p in self._positions if events[p].vcpu == event.vcpu and self._is_access(p)]
+                last = events[kept[-1]] if kept else None
+                twice = last is not None and (last.kind, last.barrier, last.vcpu) == (
+                    event.kind,
+                    event.barrier,
+                    event.vcpu,
+                )
+                if not mine or not mine[0] < position < mine[-1] or twice:
+                    continue
+            kept.append(position)
+        return kept
+
+    def _keep(self, positions: list[int], *, exact: bool) -> bool:
+        """Go on with these positions if the invariant still breaks; with `exact`, if no order between them changes."""
+        old = part_of(self._explored.program, self._positions)
+        new = part_of(self._explored.program, positions)
+        if not positions or len(positions) == len(self._positions):
+            return False
+        kept = {position: at for at, position in enumerate(positions)}
+        before = effects(old, self._setup.rules.model)
+        after = effects(new, self._setup.rules.model)
+        remaining = [e.index for e in before if self._positions[e.position] in kept]
+        if len(remaining) != len(after):
+            return False
+        bit = {index: 1 << at for at, index in enumerate(remaining)}
+        moved = (sum(bit.get(index, 0) for index in bits(block)) for block in self._behaviour)
+        behaviour = tuple(block for block in moved if block)
+        judge = Judge(new, self._setup)
+        if not self._fails(judge, behaviour):
+            return False
+        if self._explored.expected and self._fails(judge, in_program_order(after)):
+            return False
+        if exact and _restricted(Order(old, self._setup.rules).rows, remaining) != Order(new, self._setup.rules).rows:
+            return False
+        self._positions, self._behaviour = positions, behaviour
+        return True
+
+    def _nearest(self, order: Order, judge: Judge) -> bool:
+        """Search from program order outwards; False when nothing was found near enough."""
+        ordinary = _ordinary(order.effects)
+        start = in_program_order(order.effects)
+        queue, seen = [(unlikely(start, ordinary), start)], {start}
+        for _ in range(MOST_SEARCHED):
+            if not queue:
+                break
+            _, behaviour = heapq.heappop(queue)
+            if self._fails(judge, behaviour):
+                self._behaviour = behaviour
+                return True
+            for each in _neighbours(behaviour, order.optional):
+                if each not in seen and is_legal(order, each):
+                    seen.add(each)
+                    heapq.heappush(queue, (unlikely(each, ordinary), each))
+        return False
+
+    def _approach(self, order: Order, judge: Judge) -> None:
+        """Step by step to a behaviour of which no single step leads closer to program order and still fails."""
+        ordinary = _ordinary(order.effects)
+        found = True
+        while found:
+            found = False
+            for each in sorted(_neighbours(self._behaviour, order.optional), key=lambda each: unlikely(each, ordinary)):
+                closer = unlikely(each, ordinary) < unlikely(self._behaviour, ordinary)
+                if closer and is_legal(order, each) and self._fails(judge, each):
+                    self._behaviour, found = each, True
+                    break
+
+
+def _ordinary(found: Effects) -> int:
+    return sum(in_program_order(found))
+
+
+def _restricted(rows: Rows, remaining: Sequence[int]) -> Rows:
+    """The same relation among some of the effects, numbered anew."""
+    bit = {index: 1 << at for at, index in enumerate(remaining)}
+    every = (tuple(sum(bit.get(other, 0) for other in bits(row[index])) for index in remaining) for row in rows)
+    return Rows(*every)
+
+
+def _neighbours(behaviour: Behaviour, optional: int) -> Iterator[Behaviour]:
+    """Two blocks change places or become one, one is split, or an optional effect is left out or comes in."""
+    for at, block in enumerate(behaviour):
+        before, behind = behaviour[:at], behaviour[at + 1 :]
+        if at:
+            yield (*before[:-1], block, before[-1], *behind)
+            yield (*before[:-1], block | before[-1], *behind)
+        for index in bits(block):
+            alone, rest = 1 << index, block & ~(1 << index)
+            if rest:
+                yield (*before, alone, rest, *behind)
+                yield (*before, rest, alone, *behind)
+            if alone & optional:
+                yield (*before, *((rest,) if rest else ()), *behind)
+    for index in bits(optional & ~sum(behaviour)):
+        for at in range(len(behaviour) + 1):
+            yield (*behaviour[:at], 1 << index, *behaviour[at:])
+
+
+def _changed(behaviour: Behaviour) -> Iterator[tuple[int, int]]:
+    """Pairs of effects of which the first, by number, did not arrive first: it came later, or as one with the other."""
+    place = {index: at for at, block in enumerate(behaviour) for index in bits(block)}
+    for first, second in combinations(sorted(place), 2):
+        if place[first] >= place[second]:
+            yield first, second
+
+
+def _missing(failing: Sequence[Behaviour], least: Behaviour) -> tuple[tuple[int, int], ...]:
+    """Those of the least surprising one's changed pairs of which one had to be in order; all, if one is not enough."""
+    changed = tuple(_changed(least))
+    everywhere = set(changed).intersection(*(set(_changed(each)) for each in failing))
+    return tuple(pair for pair in changed if pair in everywhere) or changed
