@@ -18,6 +18,7 @@ from pyvfio_user.guest.provision.qemu import find_qemu
 
 from . import report
 from .measure import LIMIT, OURS, Figures, Take, repeat
+from .orders import orders
 from .programs import BenchError, Sample, await_socket, build, run_client, started
 from .rows import QEMU_ROWS, ROWS, Placement, Row
 from .whole import Bench, Found, attach, attached, idle_cpu, many_devices, responsive
@@ -92,6 +93,9 @@ def measure(
             if wanted.only in "attach":
                 device = ["-device", device_option(sockets[OURS])]
                 others.append(attach(bench, qemu, device))
+    if wanted.only in "orders":
+        console.print("orders of arrival ...", style="dim")
+        others += orders(wanted.repetitions, wanted.seconds)
     if not wanted.only:
         console.print("the whole ...", style="dim")
         others += [idle_cpu(bench, 1 if wanted.quick else 10), *responsive(bench), *many_devices(bench)]
