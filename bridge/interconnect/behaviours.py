@@ -28,7 +28,8 @@ Behaviour = tuple[int, ...]
 
 MOST_EFFECTS = 64
 MOST_OPTIONAL = 12
-MOST_STATES = 100_000
+MOST_STEPS = 3_000_000
+"""That a count takes, from one set that has arrived to the next: seconds. Thirteen stores to one line take half."""
 _BATCH = 1024
 
 
@@ -53,16 +54,20 @@ class _Counter:
     def __init__(self, rows: Rows, present: int, passive: int) -> None:
         self._rows, self._present, self._passive = rows, present, passive
         self._counts: dict[int, int] = {}
-        self._steps: dict[int, list[Behaviour]] = {}
+        self._taken = 0
 
     def count(self, done: int = 0) -> int:
         """How many ways there are to go on from `done`."""
         if done == self._present:
             return 1
         if done not in self._counts:
-            if len(self._counts) >= MOST_STATES:
-                raise DefinitionError(f"a program to count must have at most {MOST_STATES} sets that can have arrived")
-            self._counts[done] = sum(self.count(self._after(done, step)) for step in self.steps(done))
+            found = 0
+            for step in self._steps(done):
+                self._taken += 1
+                if self._taken > MOST_STEPS:
+                    raise DefinitionError(f"a count must take at most {MOST_STEPS} steps: let a profile run instead")
+                found += self.count(self._after(done, step))
+            self._counts[done] = found
         return self._counts[done]
 
     def draw(self, chance: random.Random) -> Behaviour:
@@ -71,7 +76,7 @@ class _Counter:
         found: list[int] = []
         while done != self._present:
             left = chance.randrange(self.count(done))
-            for step in self.steps(done):
+            for step in self._steps(done):
                 left -= self.count(self._after(done, step))
                 if left < 0:
                     break
@@ -85,13 +90,8 @@ class _Counter:
             done |= block
         return done
 
-    def steps(self, done: int) -> list[Behaviour]:
+    def _steps(self, done: int) -> Iterator[Behaviour]:
         """The next block that is not passive, and before it passive effects one by one."""
-        if done not in self._steps:
-            self._steps[done] = list(self._find(done))
-        return self._steps[done]
-
-    def _find(self, done: int) -> Iterator[Behaviour]:
         left = self._present & ~done
         if not left & ~self._passive:
             yield tuple(1 << index for index in bits(left))
@@ -120,7 +120,7 @@ class _Counter:
 class Behaviours:
     """All legal behaviours of a program of at most 64 effects, 12 of them optional; see the module.
 
-    Raises DefinitionError for more effects, and when there are too many states to count.
+    Raises DefinitionError for more effects; `count` and `sample` do when that takes too many steps.
     """
 
     def __init__(self, program: Program, rules: Rules = RULES, passive: Callable[[Effect], bool] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -32,11 +33,11 @@ class ProgramFacts:
                 self._barriers[event.vcpu].append(position)
         self._dependencies = program.dependencies
         self._reads_from = set(program.reads_from)
-        self._synchronised: list[int] = []
-        self._ordered: list[int] = []
-        self._synchronised = _closed([self._row(effect, rules.barriers + rules.observed) for effect in found])
-        everything = rules.barriers + rules.observed + rules.dependent
-        self._ordered = _closed([self._row(effect, everything) for effect in found])
+        self._fenced = [self._row(effect, rules.barriers) for effect in found]
+        observed = [self._row(effect, rules.observed) for effect in found]
+        dependent = [self._row(effect, rules.dependent) for effect in found]
+        self._synchronised = _closed([a | b for a, b in zip(self._fenced, observed, strict=True)])
+        self._ordered = _closed([a | b | c for a, b, c in zip(self._fenced, observed, dependent, strict=True)])
 
     def _row(self, second: Effect, rules: tuple[Rule, ...]) -> int:
         earlier = self._effects.all[: second.index]
@@ -50,9 +51,10 @@ class ProgramFacts:
     def _between(self, first: Effect, second: Effect) -> Iterator[Barrier]:
         """The barriers, in domains that order at a device, between two effects in program order."""
         if in_program_order(first, second):
-            for position in self._barriers[first.vcpu]:
+            positions = self._barriers[first.vcpu]
+            for position in positions[bisect(positions, first.position) : bisect(positions, second.position)]:
                 barrier = self._effects.program.events[position].barrier
-                if first.position < position < second.position and barrier is not None:
+                if barrier is not None:
                     yield barrier
 
     def fenced(self, first: Effect, second: Effect, *kinds: BarrierKind) -> bool:
@@ -72,6 +74,10 @@ class ProgramFacts:
             for barrier in self._between(first, second)
             if barrier.kind is BarrierKind.DSB
         )
+
+    def barrier_ordered_before(self, first: Effect, second: Effect) -> bool:
+        """Whether one of the rules on barriers, acquire and release orders the two by itself."""
+        return bool(self._fenced[second.index] & first.bit)
 
     def synchronised(self, first: Effect, second: Effect) -> bool:
         """See `rules.Facts`."""
@@ -165,7 +171,8 @@ class Order:
     def _rule(self, first: Effect, second: Effect) -> Rule | None:
         """Why `first` arrives before `second`, or not after it; strict rules come first."""
         facts, rules = self._facts, self.rules
-        if first.at_device and second.at_device and first.place == second.place:
+        fenced = facts.barrier_ordered_before(first, second)
+        if fenced and first.at_device and second.at_device and first.place == second.place:
             for rule in rules.barriers:
                 if rule.holds(first, second, facts):
                     return rule

@@ -120,6 +120,17 @@ class Program:
             reads_from=tuple((moved(a), moved(b)) for a, b in self.reads_from),
         )
 
+    def interrupted(self, position: int, done: int) -> Program:
+        """The program with one instruction done twice: an exception came after its first `done` events (B2.2).
+
+        `position`: of its first event. What was done of it is done again with the rest, on Device memory too.
+        Raises DefinitionError when it has fewer events.
+        """
+        events = self.events[position : position + done]
+        if not events or any((event.element, event.vcpu) != (n, events[0].vcpu) for n, event in enumerate(events)):
+            raise DefinitionError(f"done must be 1 to as many events as the instruction at {position} has, not {done}")
+        return self.inserted(position, events)
+
 
 def pattern(offset: int, size: int) -> bytes:
     """The data of stores that are given none: byte n of a BAR is n + 1, but for 0 every 256 bytes."""

@@ -83,9 +83,10 @@ def _at_one_peripheral(first: Effect, second: Effect) -> bool:
 
 def _barrier(first: Effect, second: Effect, facts: Facts) -> bool:
     """DSB nXS waits for accesses with XS=0 alone: some Device and NC encodings, and all Write-Back (FEAT_XS)."""
+    if facts.fenced(first, second, BarrierKind.DMB, BarrierKind.DSB):
+        return True
     xs0 = first.type is not None and (first.type.canonical != first.type or first.type.is_write_back)
-    kinds = (BarrierKind.DMB, BarrierKind.DSB)
-    return facts.fenced(first, second, *kinds, BarrierKind.DSB_NXS) if xs0 else facts.fenced(first, second, *kinds)
+    return xs0 and facts.fenced(first, second, BarrierKind.DSB_NXS)
 
 
 def _acquire(first: Effect, second: Effect, facts: Facts) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC, MemoryType
 from pyvfio_user.bridge.errors import DefinitionError
-from pyvfio_user.bridge.interconnect.behaviours import Behaviour, behaviours
+from pyvfio_user.bridge.interconnect.behaviours import Behaviour, Behaviours, behaviours
 from pyvfio_user.bridge.interconnect.effects import Effect, Model
 from pyvfio_user.bridge.interconnect.invariants import arrives_before, final_image, in_one_block, never_arrives
 from pyvfio_user.bridge.interconnect.program import (
@@ -22,6 +23,7 @@ from pyvfio_user.bridge.interconnect.program import (
     load,
     on_vcpu,
     pattern,
+    ram_load,
     ram_store,
     speculative,
     store,
@@ -145,6 +147,37 @@ def test_samples_are_drawn_alike_and_by_seed() -> None:
 def test_speculative_reads_come_anywhere_or_not_at_all() -> None:
     found = behaviours(Program.of(store(0), store(8), speculative(0x40)))
     assert set(found) == {(1, 2), (4, 1, 2), (1, 4, 2), (1, 2, 4)}
+
+
+def test_two_vcpus_are_independent_but_where_they_synchronise() -> None:
+    """Two stores each: what a reader of two lists would count, and the message-passing shape."""
+    nr = behaviours(Program.of(burst(0, 16, type=NGNRE), on_vcpu(1, burst(0x40, 16, type=NGNRE))))
+    assert (nr.count, set(nr)) == (6, {b for b in nr if b.index(1) < b.index(2) and b.index(4) < b.index(8)})
+    parts = (store(0, type=NORMAL_NC), dmb(), ram_store(0))
+    reader = on_vcpu(1, ram_load(0), dmb(), store(8, type=NORMAL_NC))
+    assert {b.index(1) < b.index(8) for b in behaviours(Program.of(*parts, reader)) if 1 in b} == {True, False}
+    joined = behaviours(Program.of(*parts[:2], parts[2], reader, reads_from=[(2, 3)]))
+    assert {b.index(1) < b.index(8) for b in joined} == {True}
+
+
+def test_programs_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        behaviours(Program.of(burst(0, 520)))
+    assert str(caught.value) == (
+        "a program must have at most 64 effects to have all its behaviours found, not 65: cut it with windows()"
+    )
+    with pytest.raises(DefinitionError, match=r"^at most 12 effects must be optional, not 13$"):
+        behaviours(Program.of(*[speculative(8 * n) for n in range(13)]))
+    assert behaviours(Program.of(burst(0, 512, type=NGNRE))).count == 1
+    monkeypatch.setattr(sys.modules[Behaviours.__module__], "MOST_STEPS", 6560)
+    assert behaviours(Program.of(burst(0, 56))).count == 47_293
+    with pytest.raises(DefinitionError, match=r"^a count must take at most 6560 steps: let a profile run instead$"):
+        _ = behaviours(Program.of(burst(0, 512))).count
+
+
+def test_large_programs_that_are_ordered_are_counted() -> None:
+    lines = [part for n in range(8) for part in (burst(64 * n), dmb("st"))]
+    assert behaviours(Program.of(*lines)).count == 545_835**8
 
 
 def test_nothing_at_all_is_one_behaviour() -> None:

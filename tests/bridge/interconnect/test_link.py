@@ -53,6 +53,15 @@ def test_what_may_pass_what(later: str, earlier: str, plain: bool, relaxed: bool
     assert may_pass(requests(Link(relaxed=True))[later], requests(Link(relaxed=True))[earlier]) is relaxed
 
 
+def test_a_read_of_the_device_pushes_its_dma_and_interrupts() -> None:
+    """Upstream they are posted writes, and the completion comes behind them."""
+    made = requests(Link())
+    dma, msi = made["posted"]._replace(bar=None, address=0x4000_0000), made["posted"]._replace(bar=None)
+    assert not may_pass(msi, dma)
+    assert not may_pass(made["completion"], dma)
+    assert not may_pass(made["completion"], msi)
+
+
 def arrived(program: Program, link: Link) -> set[tuple[int, ...]]:
     """In which orders effects arrive when each behaviour's TLPs go over the link."""
     found = behaviours(program)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pyvfio_user.bridge.errors import DefinitionError
+from pyvfio_user.bridge.interconnect.effects import effects
 from pyvfio_user.bridge.interconnect.program import (
     OPTIONS,
     Dependency,
@@ -89,6 +90,18 @@ def test_what_is_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         make()
     assert str(caught.value) == message
+
+
+def test_an_interrupted_instruction_is_done_again() -> None:
+    program = Program.of(store(0), pair(store(8)), store(0x20))
+    again = program.interrupted(1, 1)
+    assert [event.offset for event in again.events] == [0, 8, 8, 16, 0x20]
+    assert [effect.instruction for effect in effects(again)] == [0, 1, 2, 2, 4]
+    assert len(program.interrupted(1, 2).events) == 6
+    for done in (0, 3):
+        with pytest.raises(DefinitionError) as caught:
+            program.interrupted(1, done)
+        assert str(caught.value) == f"done must be 1 to as many events as the instruction at 1 has, not {done}"
 
 
 def test_windows_cut_between_instructions() -> None:
