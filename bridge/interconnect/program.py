@@ -200,6 +200,14 @@ def burst(
     return tuple(e for at in range(offset, offset + size, each) for e in store(at, each, type=type, bar=bar))
 
 
+def st1(offset: int, registers: int = 4, *, type: MemoryType | None = NORMAL_NC, bar: int | None = 0) -> Part:
+    """ST1 of 1 to 4 SIMD registers, as memcpy's 64-byte loop has it: one instruction, in events of 16 bytes."""
+    if not 1 <= registers <= 4:
+        raise DefinitionError(f"registers must be 1 to 4, not {registers}")
+    events = (store(offset + 16 * n, 16, type=type, bar=bar, flags=Flag.STRUCTURE)[0] for n in range(registers))
+    return tuple(event._replace(element=n) for n, event in enumerate(events))
+
+
 def st64b(offset: int, *, type: MemoryType | None = NGNRE, bar: int | None = 0) -> Part:
     """ST64B: 64 bytes as one access, in four events, for an event has 16 bytes of data."""
     if offset % 64:

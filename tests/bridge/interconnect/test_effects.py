@@ -19,6 +19,7 @@ from pyvfio_user.bridge.interconnect.program import (
     pair,
     ram_store,
     speculative,
+    st1,
     st64b,
     store,
 )
@@ -47,6 +48,7 @@ def test_an_aligned_register_is_one(size: int) -> None:
         (pair(store(0x40, 8)), [(0x40, 8), (0x48, 8)]),
         (pair(load(0x40, 16)), [(0x40, 8), (0x48, 8), (0x50, 8), (0x58, 8)]),
         (st64b(0x40), [(0x40, 64)]),
+        (st1(0x40, 2), [(at, 8) for at in range(0x40, 0x60, 8)]),
         (dc_zva(0x7F), [(at, 8) for at in range(0x40, 0x80, 8)]),
         (store(0x43, 4, type=NORMAL_NC), [(0x43, 1), (0x44, 1), (0x45, 1), (0x46, 1)]),
         (atomic(0x40), [(0x40, 8)]),

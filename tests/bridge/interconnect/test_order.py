@@ -290,3 +290,33 @@ def test_rules_are_data() -> None:
     with pytest.raises(DefinitionError, match=r"^name must be a rule's, not nothing$"):
         RULES.replaced("nothing")
     assert len({rule.name for rule in RULES.all()}) == len(RULES.all())
+
+
+OF_ALL_RULES = (
+    *(Program.of(*parts) for parts, _ in ORDERED.values()),
+    *(Program.of(nc(0), *parts) for parts in UNORDERED.values()),
+    Program.of(load(0, type=NGRE), dev(8, NGRE), dependencies=[Dependency(0, 1)]),
+    Program.of(
+        nc(0),
+        ram_store(0, flags=Flag.RELEASE),
+        on_vcpu(1, ram_load(0, flags=Flag.ACQUIRE), nc(8)),
+        reads_from=[(1, 2)],
+    ),
+    Program.of(load(0, peripheral=0), dsb(), store(0, peripheral=8)),
+    Program.of(store(4, 4, bar=BAR_CONFIG, type=NGNRNE), dsb(), store(0, peripheral=8)),
+    Program.of(dev(0, NGRE), dsb("st"), load(8, type=NGRE)),
+    Program.of(nc(0), store(0, type=NORMAL_NC, bar=2)),
+    Program.of(nc(0xFF8), nc(0x1000)),
+    Program.of(nc(0), load(0, type=NORMAL_NC)),
+)
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES.all()])
+def test_no_rule_can_be_left_out(name: str) -> None:
+    fewer = RULES.replaced(name)
+
+    def differs(program: Program) -> bool:
+        one, two = Order(program), Order(program, fewer)
+        return (one.rows, one.optional) != (two.rows, two.optional)
+
+    assert any(map(differs, OF_ALL_RULES))

@@ -23,6 +23,7 @@ from pyvfio_user.bridge.interconnect.program import (
     pair,
     ram_store,
     speculative,
+    st1,
     store,
 )
 from pyvfio_user.bridge.interconnect.tlp import tlps
@@ -79,6 +80,11 @@ def test_a_burst_is_one_tlp_sometimes(kind: MemoryType) -> None:
 @pytest.mark.parametrize("name", PROFILES)
 def test_never_on_ngnre(name: str) -> None:
     assert set(whole(name, burst(0x40, type=NGNRE), dgh())) == {0}
+
+
+def test_elements_of_one_instruction_have_no_number_outside_even_on_ngnre() -> None:
+    """DDI 0487 B2.10.2.4: one 64-byte store of four SIMD registers may be one TLP, or any number of them."""
+    assert set(whole("in-order", st1(0x40, type=NGNRE), runs=2000)) == {0, 1}
 
 
 @pytest.mark.parametrize("name", ["in-order", "reorder-only", "wc-16x4", "wc-32x4", "rc-splits-4"])

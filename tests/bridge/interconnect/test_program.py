@@ -23,6 +23,7 @@ from pyvfio_user.bridge.interconnect.program import (
     pair,
     ram_load,
     ram_store,
+    st1,
     st64b,
     store,
     windows,
@@ -66,6 +67,7 @@ def test_pairs_count_parts() -> None:
         (lambda: store(0, 3), "size must be 1, 2, 4, 8 or 16 bytes, not 3"),
         (lambda: store(0, 4, b"x"), "data must be 4 bytes, not 1"),
         (lambda: st64b(8), "offset of ST64B must be a multiple of 64, not 0x8"),
+        (lambda: st1(0, 5), "registers must be 1 to 4, not 5"),
         (lambda: dmb("full"), f"option must be one of {', '.join(OPTIONS)}, not full"),
         (
             lambda: Program.of(store(0), store(8), dependencies=[Dependency(0, 1)]),
