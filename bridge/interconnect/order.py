@@ -96,13 +96,20 @@ class ProgramFacts:
         )
 
     def _through(self, on: int, kind: DependencyKind, first: Effect, second: Effect) -> bool:
-        if kind is not DependencyKind.CONTROL and second.instruction == on:
+        if kind is not DependencyKind.CONTROL and (second.instruction == on or self._read_back(on, second)):
             return True
         if kind is DependencyKind.DATA or second.instruction < on:
             return False
         # An address or a branch: what is behind it writes only when it is known, and reads if an ISB is between.
         after = first.position if kind is DependencyKind.CONTROL else on
         return second.writes or any(after < position < second.position for position in self._isb[second.vcpu])
+
+    def _read_back(self, store: int, load: Effect) -> bool:
+        """Whether the instruction is the last store to the load's location before it: even one that the store answers
+        needs its address and its data (B2.3.4, Local read successor).
+        """
+        stores = [e.instruction for e in self._effects if e.writes and in_program_order(e, load) and e.overlaps(load)]
+        return load.reads and bool(stores) and stores[-1] == store
 
     def reads_from(self, first: Effect, second: Effect) -> bool:
         """See `rules.Facts`."""

@@ -276,6 +276,19 @@ def test_reads_that_need_not_arrive(parts: tuple[Part, ...], optional: int) -> N
     assert Order(Program.of(*parts)).optional == optional
 
 
+@pytest.mark.parametrize(
+    ("kind", "ordered"), [(DependencyKind.ADDRESS, 1), (DependencyKind.DATA, 1), (DependencyKind.CONTROL, 0)]
+)
+def test_a_load_that_a_store_answers_needs_what_the_store_needs(kind: DependencyKind, ordered: int) -> None:
+    last = Dependency(2, 3, DependencyKind.ADDRESS)
+    program = Program.of(
+        *(ram_load(0), ram_store(8), ram_load(8), ram_load(16)), dependencies=[Dependency(0, 1, kind), last]
+    )
+    assert Order(program).without(0b100).before[3] & 1 == ordered
+    another = Order(program.inserted(2, ram_store(8)))
+    assert another.without(0b1000).before[4] & 1 == 0
+
+
 def test_a_read_that_never_arrives_orders_nothing() -> None:
     order = Order(Program.of(nc(0), load(0, type=NORMAL_NC), dmb("ld"), nc(8)))
     assert order.rows.before == (0, 0b1, 0b11)
