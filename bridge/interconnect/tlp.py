@@ -93,13 +93,15 @@ class Link:
     `max_payload`: bytes, a power of two from 128 to 4096; requests are cut at multiples of it [M]. `atom`: 8, bytes
     that are aligned to it are never cut [M]; or 4, for a root complex that splits everything into DWs.
     `completion_boundary`: RCB, 64 or 128 bytes (2.3.1.1). `relaxed`: it sets RO on what it sends; what comes of that is
-    not the type's doing.
+    not the type's doing. `merging`: prefetchable BARs to which a host bridge merges writes that follow each other in
+    order and address, whatever the type (7.5.1.2.1): likewise.
     """
 
     max_payload: int = 256
     atom: int = 8
     completion_boundary: int = 64
     relaxed: bool = False
+    merging: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         """Check the ranges; raises DefinitionError."""
@@ -127,7 +129,7 @@ class Packets:
         found: list[Tlp] = []
         for block in behaviour:
             found += self.of_block(block)
-        return found
+        return _merged(found, self._link) if self._link.merging else found
 
     def of_block(self, block: int) -> tuple[Tlp, ...]:
         """The TLPs of a block; those of writes ascending [M]. RAM is not behind the link: it has none."""
@@ -157,6 +159,38 @@ def _of_block(block: Iterable[Effect], link: Link) -> Iterator[Tlp]:
         written = {at for effect in group for at in range(effect.offset, effect.end)}
         for part in _parts(sorted(written), _DW if config or link.atom == _DW else link.max_payload):
             yield _request(kind, bar, part, group, link)
+
+
+def _merged(sent: list[Tlp], link: Link) -> list[Tlp]:
+    """What a host bridge makes of writes that follow each other, without a hole, up to its maximum payload."""
+    found: list[Tlp] = []
+    for tlp in sent:
+        if found and _mergeable(found[-1], tlp, link):
+            found[-1] = _joined(found[-1], tlp)
+        else:
+            found.append(tlp)
+    return found
+
+
+def _mergeable(first: Tlp, second: Tlp, link: Link) -> bool:
+    if not (first.kind is second.kind is TlpKind.MEMORY_WRITE and first.bar == second.bar in link.merging):
+        return False
+    start, middle, end = first.span.start, second.span.start, second.span.stop
+    whole = first.enabled.bit_count() + second.enabled.bit_count() == end - start
+    return first.span.stop == middle and whole and start // link.max_payload == (end - 1) // link.max_payload
+
+
+def _joined(first: Tlp, second: Tlp) -> Tlp:
+    address, length, first_be, last_be = _enables(range(first.span.start, second.span.stop))
+    data = None
+    if first.data is not None and second.data is not None:
+        mixed = int.from_bytes(first.data, "little")
+        mixed |= int.from_bytes(second.data, "little") << 8 * (second.address - first.address)
+        data = mixed.to_bytes(_DW * length, "little")
+    effects = first.effects | second.effects
+    return first._replace(
+        address=address, length=length, first_be=first_be, last_be=last_be, data=data, effects=effects
+    )
 
 
 _KINDS = {
@@ -194,16 +228,22 @@ def _whole(part: tuple[int, ...]) -> bool:
 
 
 def _request(kind: TlpKind, bar: int | None, enabled: Sequence[int], group: list[Effect], link: Link) -> Tlp:
-    start, end = enabled[0] // _DW * _DW, (enabled[-1] // _DW + 1) * _DW
-    mask = sum(1 << at - start for at in enabled)
-    length = (end - start) // _DW
+    start, length, first_be, last_be = _enables(enabled)
+    end = start + _DW * length
     inside = [effect for effect in group if any(effect.offset <= at < effect.end for at in enabled)]
     carries = sum(effect.bit for effect in inside)
     data: bytes | None = b""
     if kind in (TlpKind.MEMORY_WRITE, TlpKind.CONFIG_WRITE, TlpKind.ATOMIC):
         data = _payload(inside, start, end)
-    last = mask >> _DW * (length - 1) if length > 1 else 0
-    return Tlp(kind, bar, start, length, mask & 0xF, last, data, carries, link.relaxed)
+    return Tlp(kind, bar, start, length, first_be, last_be, data, carries, link.relaxed)
+
+
+def _enables(offsets: Sequence[int]) -> tuple[int, int, int, int]:
+    """Address of the first DW, how many there are, and the byte enables of the first and the last, for these bytes."""
+    start = offsets[0] // _DW * _DW
+    length = offsets[-1] // _DW + 1 - start // _DW
+    mask = sum(1 << at - start for at in offsets)
+    return start, length, mask & 0xF, mask >> _DW * (length - 1) if length > 1 else 0
 
 
 def _payload(inside: list[Effect], start: int, end: int) -> bytes | None:

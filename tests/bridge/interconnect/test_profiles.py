@@ -25,6 +25,7 @@ from pyvfio_user.bridge.interconnect.program import (
     speculative,
     st1,
     store,
+    windows,
 )
 from pyvfio_user.bridge.interconnect.tlp import tlps
 from pyvfio_user.bridge.stream import Flag
@@ -60,6 +61,19 @@ def test_every_profile_one_may_think_of_is_legal(
     parts = (burst(0, 16), burst(0, 16), dmb("st"), store(0, type=NORMAL_NC), store(0x40), load(8, type=NORMAL_NC))
     found = behaviours(Program.of(*parts))
     assert own.run(found.order, seed) in set(found)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(PARTS, max_size=5), st.sampled_from(sorted(PROFILES)), st.integers(1, 4), st.integers(0, 1 << 32))
+def test_a_recording_in_windows_is_legal_as_a_whole(parts: list[Part], name: str, size: int, seed: int) -> None:
+    program = Program.of(*parts)
+    run: list[int] = []
+    before = 0
+    for window in windows(program.events, size):
+        order = Order(window)
+        run += [block << before for block in PROFILES[name].run(order, seed)]
+        before += len(order.effects)
+    assert tuple(run) in set(behaviours(Program.recorded(program.events)))
 
 
 def whole(name: str, *parts: Part, runs: int = 200) -> Counter[int]:

@@ -138,6 +138,30 @@ def test_what_is_refused() -> None:
         Link(completion_boundary=32)
 
 
+def test_a_host_bridge_may_merge_writes_to_a_prefetchable_bar_whatever_their_type() -> None:
+    one_by_one = tuple(1 << n for n in range(8))
+
+    def merged(*parts: Part, payload: int = 256) -> list[str]:
+        link = Link(max_payload=payload, merging=frozenset({2}))
+        return [str(tlp) for tlp in tlps(of(*parts), one_by_one, link)]
+
+    assert merged(burst(0x40, type=NGNRE, bar=2)) == ["MWr bar2+0x40 16DW f/f"]
+    assert len(merged(burst(0x40, type=NGNRE, bar=0))) == 8
+    assert merged(burst(0x60, type=NGNRE, bar=2), payload=128) == ["MWr bar2+0x60 8DW f/f", "MWr bar2+0x80 8DW f/f"]
+    backwards = [store(at, bar=2) for at in range(0x78, 0x38, -8)]
+    assert len(merged(*backwards)) == 8
+    bytes_at = [store(at, 1, bar=2) for at in (3, 4, 5, 6, 0x10, 0x14, 0x18, 0x1C)]
+    assert merged(*bytes_at) == [
+        "MWr bar2+0x0 2DW 8/7",
+        *(f"MWr bar2+{at:#x} 1DW 1/0" for at in (0x10, 0x14, 0x18, 0x1C)),
+    ]
+    reads = [load(at, bar=2) for at in range(0, 64, 8)]
+    assert len(merged(*reads)) == 8
+    found = of(burst(0x40, bar=2))
+    (tlp,) = tlps(found, one_by_one, Link(merging=frozenset({2})))
+    assert (tlp.data, tlp.effects) == (bytes(range(0x41, 0x81)), 0xFF)
+
+
 def test_relaxed_ordering_shows() -> None:
     assert texts(store(0x40, type=NGNRNE), link=Link(relaxed=True)) == ["MWr bar0+0x40 2DW f/f RO"]
     assert texts(store(0x40, type=NORMAL_WB)) == ["MWr bar0+0x40 2DW f/f"]
