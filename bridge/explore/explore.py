@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import cached_property
 
 from ..errors import DefinitionError
-from ..interconnect import RULES, Program, Rules
+from ..interconnect import RULES, Profile, Program, Rules
 from ..stream import Event
 from .card import Card, make_card
 from .fixes import Fix, find_fixes
@@ -64,6 +64,7 @@ def explore(
     limit: int = LIMIT,
     rules: Rules = RULES,
     passive: Passive | None = None,
+    profile: Profile | None = None,
 ) -> Explored:
     """Look for legal behaviours of a program, or a recording, that break an invariant.
 
@@ -75,6 +76,7 @@ def explore(
         program: the labelled accesses; of a trace file, what `read_trace` gives.
         device: makes the device in its first state; None when all invariants are about arrival alone.
         invariants: what must hold.
+        profile: draw `limit` behaviours of these buffers, and have its link cut them, instead of looking at all.
         passive: which effects the device does not look at when they arrive, such as writes to plain memory.
 
     Raises:
@@ -84,5 +86,5 @@ def explore(
         raise DefinitionError("there must be a device or an invariant, not neither")
     if not isinstance(program, Program):
         program = Program.recorded(program)
-    found = run(program, Setup(device, tuple(invariants), seed, limit, rules, passive))
+    found = run(program, Setup(device, tuple(invariants), seed, limit, rules, passive, profile))
     return Explored(**{each.name: getattr(found, each.name) for each in fields(found)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import DefinitionError
-from ..interconnect import RULES, Behaviour, Effects, Program, Rules, effects
+from ..interconnect import DEFAULT_LINK, RULES, Behaviour, Effects, Profile, Program, Rules, effects
 from .invariants import Arrival, Invariant, Property, holds
 from .replay import Factory, Outcome, Replay
 from .sampling import Passive
@@ -26,6 +26,7 @@ class Setup:
     limit: int = LIMIT
     rules: Rules = RULES
     passive: Passive | None = None
+    profile: Profile | None = None
 
 
 class Judge:
@@ -37,7 +38,8 @@ class Judge:
         self._properties = [each for each in setup.invariants if isinstance(each, Property)]
         if self._properties and setup.device is None:
             raise DefinitionError(f"a device must be given to have the property {self._properties[0].name}, not None")
-        self._replay = Replay(self.effects, setup.device) if setup.device else None
+        link = setup.profile.link if setup.profile else DEFAULT_LINK
+        self._replay = Replay(self.effects, setup.device, link) if setup.device else None
 
     def broken(self, behaviour: Behaviour) -> dict[str, str]:
         """The names of those that it breaks, with what was raised, or nothing."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import DefinitionError
 from ..inprocess import InProcess
-from ..interconnect import Behaviour, Effect, Effects, Op
+from ..interconnect import DEFAULT_LINK, Behaviour, Effect, Effects, Link, Op, Packets, Tlp, TlpKind
 from ..interconnect.order import bits
 
 
@@ -41,7 +41,7 @@ Factory = Callable[[], Target]
 
 
 class Access(NamedTuple):
-    """What reaches the target at once: a write with its bytes, or a read (data None); `effects` is a mask."""
+    """What reaches the target at once: a write with its bytes, or a read (data None). `effects`: the mask of whose."""
 
     bar: int | None
     offset: int
@@ -62,38 +62,40 @@ class Outcome:
     loads: dict[int, bytes] = field(default_factory=dict)
 
 
-def accesses_of(effects: Effects, block: int) -> tuple[Access, ...]:
-    """A block as accesses, each of contiguous bytes, ascending. Of overlapping writes the later one's bytes remain.
+def accesses_of(effects: Effects, block: int, packets: Packets) -> Iterator[Access]:
+    """What reaches the target of a block: RAM, and each TLP's bytes, contiguous ones at once, ascending [M].
 
     Raises DefinitionError for what cannot be replayed: an atomic, or a store whose data are not known.
     """
-    members = [effects[index] for index in bits(block)]
-    members = [effect for effect in members if effect.in_ram or effect.event.bar is not None]
-    content: dict[int, int] = {}
-    for effect in members:
-        if effect.op is Op.ATOMIC:
-            raise DefinitionError(f"effects to replay must be reads and writes, not the atomic {effect}")
-        if effect.op is Op.WRITE and effect.data is None:
-            raise DefinitionError(f"data of stores to replay must be known, not unknown as of {effect}")
-        if effect.op is Op.READ and effect.in_ram:
-            continue
-        content.update(zip(range(effect.offset, effect.end), effect.data or bytes(effect.size), strict=True))
-    found = []
-    for start, end in _runs(sorted(content)):
-        data = bytes(content[at] for at in range(start, end)) if members[0].op is Op.WRITE else None
-        inside = sum(effect.bit for effect in members if start <= effect.offset < end)
-        found.append(Access(members[0].event.bar, start, end - start, data, inside))
-    return tuple(found)
+    for index in bits(block):
+        effect = effects[index]
+        if effect.in_ram and effect.op is Op.WRITE:
+            yield Access(None, effect.offset, effect.size, _known(effect.data, effect), effect.bit)
+    for tlp in packets.of_block(block):
+        if tlp.kind is TlpKind.ATOMIC:
+            raise DefinitionError(f"effects to replay must be reads and writes, not the atomic {tlp}")
+        reads = tlp.kind in (TlpKind.MEMORY_READ, TlpKind.CONFIG_READ)
+        data = b"" if reads else _known(tlp.data, tlp)
+        for start, end in _runs(tlp.enabled):
+            content = None if reads else data[start:end]
+            yield Access(tlp.bar, tlp.address + start, end - start, content, tlp.effects)
 
 
-def _runs(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The contiguous ranges, as (start, end), of ascending numbers."""
-    start = None
-    for at, offset in enumerate(offsets):
-        start = offset if start is None else start
-        if at + 1 == len(offsets) or offsets[at + 1] != offset + 1:
-            yield start, offset + 1
-            start = None
+def _known(data: bytes | None, of: Effect | Tlp) -> bytes:
+    if data is None:
+        raise DefinitionError(f"data of stores to replay must be known, not unknown as of {of}")
+    return data
+
+
+def _runs(mask: int) -> Iterator[tuple[int, int]]:
+    """The runs of ones in a mask, as (start, end)."""
+    start = 0
+    while mask:
+        skipped = (mask & -mask).bit_length() - 1
+        start, mask = start + skipped, mask >> skipped
+        length = (~mask & mask + 1).bit_length() - 1
+        yield start, start + length
+        start, mask = start + length, mask >> length
 
 
 def in_program_order(effects: Effects) -> Behaviour:
@@ -101,11 +103,21 @@ def in_program_order(effects: Effects) -> Behaviour:
     return tuple(effect.bit for effect in effects if not effect.optional)
 
 
+def forwarded(effects: Effects, load: Effect) -> bytes:
+    """What the newest earlier store of its bytes has: a load that does not arrive is answered from there."""
+    for store in reversed(effects.all[: load.index]):
+        covers = store.op is Op.WRITE and store.vcpu == load.vcpu and store.event.bar == load.event.bar
+        if covers and store.data is not None and store.offset <= load.offset and load.end <= store.end:
+            return store.data[load.offset - store.offset : load.end - store.offset]
+    return bytes(load.size)
+
+
 class Replay:
     """Feeds a target with behaviours of one program, one after another."""
 
-    def __init__(self, effects: Effects, factory: Factory) -> None:
+    def __init__(self, effects: Effects, factory: Factory, link: Link = DEFAULT_LINK) -> None:
         self._effects = effects
+        self._packets = Packets(effects, link)
         self._factory = factory
         self._accesses: dict[int, tuple[Access, ...]] = {}
         self._target: Target | None = None
@@ -121,7 +133,7 @@ class Replay:
             block = behaviour[at]
             accesses = self._accesses.get(block)
             if accesses is None:
-                accesses = self._accesses[block] = accesses_of(self._effects, block)
+                accesses = self._accesses[block] = (*accesses_of(self._effects, block, self._packets),)
             for bar, offset, size, data, effects in accesses:
                 if data is not None:
                     target.write(bar, offset, data)
@@ -153,21 +165,17 @@ class Replay:
 
     def _returned(self, values: dict[int, bytes], effects: int, offset: int, data: bytes) -> None:
         for effect in map(self._effects.__getitem__, bits(effects)):
-            values[effect.index] = data[effect.offset - offset : effect.end - offset]
+            start, end = max(effect.offset, offset), min(effect.end, offset + len(data))
+            if start < end:
+                value = bytearray(values.get(effect.index, bytes(effect.size)))
+                value[start - effect.offset : end - effect.offset] = data[start - offset : end - offset]
+                values[effect.index] = bytes(value)
 
     def _loads(self, values: dict[int, bytes], behaviour: Behaviour) -> dict[int, bytes]:
         arrived = sum(behaviour)
         loads: dict[int, bytes] = {}
         for effect in self._effects:
             if effect.op is Op.READ and not effect.optional and not effect.in_ram:
-                value = values[effect.index] if arrived & effect.bit else self._forwarded(effect)
+                value = values[effect.index] if arrived & effect.bit else forwarded(self._effects, effect)
                 loads[effect.position] = loads.get(effect.position, b"") + value
         return loads
-
-    def _forwarded(self, load: Effect) -> bytes:
-        """What the newest earlier store of its bytes has: a load that did not arrive was answered from there."""
-        for store in reversed(self._effects.all[: load.index]):
-            covers = store.writes and store.vcpu == load.vcpu and store.event.bar == load.event.bar
-            if covers and store.data is not None and store.offset <= load.offset and load.end <= store.end:
-                return store.data[load.offset - store.offset : load.end - store.offset]
-        return bytes(load.size)

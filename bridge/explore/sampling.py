@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from ..errors import DefinitionError
-from ..interconnect import Behaviour, Behaviours, Effect, Order, Program, Rules, windows
+from ..interconnect import Behaviour, Behaviours, Effect, Order, Profile, Program, Rules, windows
 from ..interconnect.order import Rows, bits
 
 Passive = Callable[[Effect], bool]
@@ -45,12 +45,14 @@ def freedom(rows: Rows) -> int:
 class Walks:
     """Random behaviours: all that are legal are possible, not alike likely.
 
-    Each access is due at its place in the program, give or take some; of those that may arrive, the first one due does,
-    alone or with others. A program of more than 48 events is cut into windows, and a behaviour is one of each, one
-    after the other. Raises DefinitionError for such a program with dependencies.
+    Each access is due at its place in the program, give or take some; of those that may arrive, the first one due
+    does, alone or with others; with a profile, it is that which chooses. A program of more than 48 events is cut into
+    windows, and a behaviour is one of each, one after the other. Raises DefinitionError for such a program with
+    dependencies.
     """
 
-    def __init__(self, program: Program, rules: Rules) -> None:
+    def __init__(self, program: Program, rules: Rules, profile: Profile | None = None) -> None:
+        self._profile = profile
         whole = len(program.events) <= WINDOW
         if not whole and (program.dependencies or program.reads_from):
             raise DefinitionError(f"a program with dependencies must have at most {WINDOW} events to be sampled")
@@ -64,7 +66,8 @@ class Walks:
             found: list[int] = []
             base = 0
             for which, order in enumerate(self._orders):
-                found += [block << base for block in self._walk(which, order, chance)]
+                walk = self._profile.run(order, chance) if self._profile else self._walk(which, order, chance)
+                found += [block << base for block in walk]
                 base += len(order.effects)
             yield tuple(found)
 

@@ -50,6 +50,10 @@ class Found:
     @property
     def extent(self) -> str:
         """How many behaviours there are, and how many of them were looked at."""
+        if self.setup.profile is not None:
+            return (
+                f"{self.checked:,} behaviours of profile {self.setup.profile.name}, drawn with seed {self.setup.seed}"
+            )
         if self.count is None:
             return f"{self.checked:,} behaviours, drawn with seed {self.setup.seed} from more than could be counted"
         if self.count == 1:
@@ -76,9 +80,9 @@ def run(program: Program, setup: Setup, *, stop: bool = False) -> Found:
     """Look at all behaviours, or at those that are drawn; with `stop`, no further than the first failure."""
     judge = Judge(program, setup)
     found = behaviours_of(program, setup.rules, setup.passive)
-    if found is not None and setup.device is None and found.count <= setup.limit * IN_C:
+    if found is not None and setup.device is None and setup.profile is None and found.count <= setup.limit * IN_C:
         return _in_c(program, setup, judge, found)
-    complete = found is not None and found.reduced_count <= setup.limit
+    complete = setup.profile is None and found is not None and found.reduced_count <= setup.limit
     broken: dict[str, int] = {}
     first, invariant, message, checked = None, "", "", 0
     for behaviour in _chosen(program, setup, found, complete):
@@ -107,8 +111,8 @@ def run(program: Program, setup: Setup, *, stop: bool = False) -> Found:
 
 def _chosen(program: Program, setup: Setup, found: Behaviours | None, complete: bool) -> Iterator[Behaviour]:
     chance = random.Random(setup.seed)
-    if found is None:
-        return islice(Walks(program, setup.rules)(chance), setup.limit)
+    if found is None or setup.profile is not None:
+        return islice(Walks(program, setup.rules, setup.profile)(chance), setup.limit)
     if complete:
         return found.reduced() if setup.passive else iter(found)
     return islice(found.samples(chance), setup.limit)

@@ -25,6 +25,7 @@ from pyvfio_user.bridge.explore.invariants import holds
 from pyvfio_user.bridge.explore.sampling import Walks
 from pyvfio_user.bridge.explore.shrink import is_legal
 from pyvfio_user.bridge.interconnect import (
+    PROFILES,
     RULES,
     Behaviours,
     Part,
@@ -140,6 +141,17 @@ class TestSampling:
         assert found.shrunk.positions == (32, 33, 34)
         assert found.fixes[0].what == "dmb oshst before event 34, the store at bar0+0x1000"
         assert not found.fixes[0].complete
+
+    def test_a_profile_picks_within_the_legal_set(self) -> None:
+        program = Program.of(burst(WINDOW, 16), store(DOORBELL, 4, 1))
+        in_order = explore(program, Sender, profile=PROFILES["in-order"], limit=20)
+        assert (in_order.passed, in_order.complete) == (True, False)
+        assert in_order.extent == "20 behaviours of profile in-order, drawn with seed 0"
+        combining = explore(program, Sender, profile=PROFILES["wc-64x4"], limit=20)
+        assert not combining.passed
+        legal = set(Behaviours(program))
+        walks = Walks(program, RULES, PROFILES["wc-64x4-partial"])(Random(2))
+        assert {next(walks) for _ in range(50)} <= legal
 
     def test_a_recording(self, tmp_path: Path) -> None:
         rounds = [part for _ in range(60) for part in (store(0x800, 8), load(0x808, 8))]

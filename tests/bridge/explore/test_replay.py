@@ -7,7 +7,20 @@ import pytest
 from pyvfio_user.bridge.attributes import GRE, NGNRE, NGRE, NORMAL_NC
 from pyvfio_user.bridge.errors import DefinitionError
 from pyvfio_user.bridge.explore.replay import Access, Replay, accesses_of
-from pyvfio_user.bridge.interconnect import Behaviours, Program, atomic, effects, load, ram_load, ram_store, store
+from pyvfio_user.bridge.interconnect import (
+    DEFAULT_LINK,
+    Behaviours,
+    Effects,
+    Link,
+    Packets,
+    Program,
+    atomic,
+    effects,
+    load,
+    ram_load,
+    ram_store,
+    store,
+)
 from pyvfio_user.bridge.stream import Flag
 
 
@@ -38,36 +51,53 @@ class Resumed(Log):
         type(self).restored += 1
 
 
+def accesses(found: Effects, block: int, link: Link = DEFAULT_LINK) -> list[Access]:
+    return list(accesses_of(found, block, Packets(found, link)))
+
+
 class TestAccesses:
     def test_a_block_is_its_contiguous_bytes(self) -> None:
         found = effects(Program.of(store(8, 4, 2), store(0, 8, 1), store(16, 4, 3)))
-        assert accesses_of(found, 0b111) == (
+        assert accesses(found, 0b111) == [
             Access(0, 0, 12, bytes([1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]), 0b011),
             Access(0, 16, 4, b"\3\0\0\0", 0b100),
-        )
+        ]
+
+    def test_a_root_complex_that_splits(self) -> None:
+        found = effects(Program.of(store(4, 1, 1), store(6, 1, 2), store(8, 8, 3)))
+        assert accesses(found, 0b111, Link(atom=4)) == [
+            Access(0, 4, 1, b"\1", 0b011),
+            Access(0, 6, 1, b"\2", 0b011),
+            Access(0, 8, 4, b"\3\0\0\0", 0b100),
+            Access(0, 12, 4, bytes(4), 0b100),
+        ]
 
     def test_the_later_of_overlapping_stores_remains(self) -> None:
         found = effects(Program.of(store(0, 8, -1 & 2**64 - 1), store(4, 4, 2)))
-        assert accesses_of(found, 0b11) == (Access(0, 0, 8, b"\xff" * 4 + b"\2\0\0\0", 0b11),)
+        assert accesses(found, 0b11) == [Access(0, 0, 8, b"\xff" * 4 + b"\2\0\0\0", 0b11)]
 
     def test_reads_are_merged_likewise(self) -> None:
         found = effects(Program.of(load(0, 4), load(4, 4), load(0, 4)))
-        assert accesses_of(found, 0b111) == (Access(0, 0, 8, None, 0b111),)
+        assert accesses(found, 0b111) == [Access(0, 0, 8, None, 0b111)]
 
     def test_loads_of_ram_do_not_reach_the_device(self) -> None:
         found = effects(Program.of(ram_load(0x1000), ram_store(0x1000, 4, 1)))
-        assert accesses_of(found, 0b01) == ()
-        assert accesses_of(found, 0b10) == (Access(None, 0x1000, 4, b"\1\0\0\0", 0b10),)
+        assert accesses(found, 0b01) == []
+        assert accesses(found, 0b10) == [Access(None, 0x1000, 4, b"\1\0\0\0", 0b10)]
 
     def test_an_atomic_cannot_be_replayed(self) -> None:
-        with pytest.raises(DefinitionError, match=r"^effects to replay must be reads and writes, not the atomic 0: RW"):
-            accesses_of(effects(Program.of(atomic(0))), 1)
+        with pytest.raises(
+            DefinitionError, match=r"^effects to replay must be reads and writes, not the atomic AtomicOp bar0"
+        ):
+            accesses(effects(Program.of(atomic(0))), 1)
 
     def test_data_must_be_known(self) -> None:
         (event,) = store(0)
         unknown = Program.of((event._replace(flags=Flag.NO_DATA, data=b""),))
-        with pytest.raises(DefinitionError, match=r"^data of stores to replay must be known, not unknown as of 0: W"):
-            accesses_of(effects(unknown), 1)
+        with pytest.raises(
+            DefinitionError, match=r"^data of stores to replay must be known, not unknown as of MWr bar0"
+        ):
+            accesses(effects(unknown), 1)
 
 
 class TestOutcomes:
@@ -87,6 +117,11 @@ class TestOutcomes:
         replay = Replay(effects(program), Log)
         assert replay.run((0b01,)).loads == {1: b"efgh"}
         assert replay.run((0b01, 0b10)).loads == {1: b"\1" * 4}
+
+    def test_a_load_that_the_link_splits(self) -> None:
+        program = Program.of(load(0, 8), load(8, 8))
+        outcome = Replay(effects(program), Log, Link(atom=4)).run((1, 2))
+        assert outcome.loads == {0: bytes(4) + b"\1" * 4, 1: b"\2" * 4 + b"\3" * 4}
 
     @pytest.mark.parametrize("kind", [GRE, NGRE])
     def test_a_target_that_can_go_back_comes_to_the_same(self, kind: object) -> None:
