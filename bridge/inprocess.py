@@ -20,7 +20,54 @@ _MEMORY_AND_MASTER = b"\x06\x00"
 _STEPS = 1000
 
 
-class InProcess:
+class Direct:
+    """Accesses to a device's regions as a client's are done, with the same handlers, in the event loop that runs.
+
+    A bar of 0xfe is the configuration space. Doorbells ring within the write; `async` handlers begin then.
+    """
+
+    def __init__(self, device: HasEndpoint) -> None:
+        self._endpoint = device.endpoint
+
+    def write(self, bar: int, offset: int, data: bytes) -> None:
+        """A write. Raises DefinitionError for bytes that are not there."""
+        region = self._region(bar)
+        for hook, at, size in _parts(region, offset, len(data)):
+            piece = data[at - offset : at - offset + size]
+            _apply(region, at, ffi.from_buffer(piece), size, True)
+            if hook is None:
+                continue
+            if hook.ring is not None:
+                held = bytes(region.memory[hook.offset : hook.offset + hook.length])
+                self._call(hook.ring, int.from_bytes(held, "little"))
+            elif hook.on_write is not None:
+                self._call(hook.on_write, at - hook.offset, size, int.from_bytes(piece, "little"))
+
+    def read(self, bar: int, offset: int, size: int) -> bytes:
+        """A read. Raises DefinitionError for bytes that are not there."""
+        region = self._region(bar)
+        found = b""
+        for hook, at, length in _parts(region, offset, size):
+            if hook is not None and hook.on_read is not None:
+                value = self._call(hook.on_read, at - hook.offset, length)
+                if value is not None:
+                    region.memory[hook.offset : hook.offset + hook.length] = value.to_bytes(hook.length, "little")
+            buffer = bytearray(length)
+            _apply(region, at, ffi.from_buffer(buffer), length, False)
+            found += buffer
+        return found
+
+    def _region(self, bar: int) -> Region:
+        index = RegionIndex.CONFIG if bar == BAR_CONFIG else bar
+        if index not in self._endpoint.regions:
+            raise DefinitionError(f"bar must be one of the device's, not {bar}")
+        return self._endpoint.regions[index]
+
+    def _call(self, handler: Callable[..., Any], *arguments: int) -> Any:
+        return handler(*arguments)
+
+
+class InProcess(Direct):
     """Accesses to a device's BARs as a client's are done; doorbells ring, and `async` handlers end, within the write.
 
     `ram` are ranges of guest-physical memory that the device reaches by DMA; a write of bar None goes there. Handlers
@@ -32,8 +79,8 @@ class InProcess:
     """
 
     def __init__(self, device: HasEndpoint, ram: Sequence[range] = ()) -> None:
+        super().__init__(device)
         self.device = device
-        self._endpoint = device.endpoint
         self._memory = [(region, bytes(region.memory)) for region in self._endpoint.regions.values()]
         self._ram = [_Ram(each) for each in ram]
         self._loop = asyncio.new_event_loop()
@@ -75,40 +122,12 @@ class InProcess:
         """A write to a BAR, the configuration space (0xfe) or RAM (None). Raises DefinitionError for no such bytes."""
         if bar is None:
             self._ram_at(offset, len(data)).write(offset, data)
-            return
-        region = self._region(bar)
-        for hook, at, size in _parts(region, offset, len(data)):
-            piece = data[at - offset : at - offset + size]
-            _apply(region, at, ffi.from_buffer(piece), size, True)
-            if hook is None:
-                continue
-            if hook.ring is not None:
-                held = bytes(region.memory[hook.offset : hook.offset + hook.length])
-                self._call(hook.ring, int.from_bytes(held, "little"))
-            elif hook.on_write is not None:
-                self._call(hook.on_write, at - hook.offset, size, int.from_bytes(piece, "little"))
+        else:
+            super().write(bar, offset, data)
 
     def read(self, bar: int | None, offset: int, size: int) -> bytes:
         """A read of a BAR, the configuration space (0xfe) or RAM (None). Raises DefinitionError for no such bytes."""
-        if bar is None:
-            return self._ram_at(offset, size).read(offset, size)
-        region = self._region(bar)
-        found = b""
-        for hook, at, length in _parts(region, offset, size):
-            if hook is not None and hook.on_read is not None:
-                value = self._call(hook.on_read, at - hook.offset, length)
-                if value is not None:
-                    region.memory[hook.offset : hook.offset + hook.length] = value.to_bytes(hook.length, "little")
-            buffer = bytearray(length)
-            _apply(region, at, ffi.from_buffer(buffer), length, False)
-            found += buffer
-        return found
-
-    def _region(self, bar: int) -> Region:
-        index = RegionIndex.CONFIG if bar == BAR_CONFIG else bar
-        if index not in self._endpoint.regions:
-            raise DefinitionError(f"bar must be one of the device's, not {bar}")
-        return self._endpoint.regions[index]
+        return self._ram_at(offset, size).read(offset, size) if bar is None else super().read(bar, offset, size)
 
     def _ram_at(self, address: int, size: int) -> _Ram:
         for each in self._ram:

@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pyvfio_user.bridge.client import Client
+from pyvfio_user.bridge.endpoint import HasEndpoint
 from pyvfio_user.bridge.server import serve
-from pyvfio_user.devices import Device
 
 RAM = 0x4000_0000
 """Where `attached` puts a MiB of guest memory."""
 
 
 @asynccontextmanager
-async def attached(device: Device, *, shared: bool = True) -> AsyncIterator[Client]:
+async def attached(device: HasEndpoint, *, shared: bool = True) -> AsyncIterator[Client]:
     """A client that enabled memory space and bus mastering, and gave the device a MiB of RAM."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "device.sock"

@@ -1,0 +1,115 @@
+"""A served device behind an interconnect that reorders: the client is a real one, and the seed decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from pyvfio_user.bridge.attributes import NGNRE, NORMAL_NC
+from pyvfio_user.bridge.explore.served import Assumed, Reordered
+from pyvfio_user.devices import Bar, Device, Doorbell, PciId, Register, Registers, WriteCombineWindow
+from pyvfio_user.devices.upcase import Upcase
+
+from .serving import RAM, attached
+
+WINDOW = Assumed(2, 0, 4096, NORMAL_NC)
+BELL = Assumed(0, 0, 16, NGNRE)
+
+
+class Control(Registers):
+    """A doorbell, and how many entries were sent."""
+
+    bell = Doorbell(0x00)
+    sent = Register(0x08)
+
+
+class Sender(Device):
+    """Takes the 32 bytes in the window when the doorbell rings."""
+
+    identity = PciId(vendor=0x1234, device=0x0001, class_code=0xFF0000)
+    bar0 = Bar(Control, size=4096)
+    bar2 = Bar(WriteCombineWindow(4096), prefetchable=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[bytes] = []
+
+    @Control.bell.rung
+    def take(self, index: int, value: int) -> None:
+        self.taken.append(bytes(self.bar2.memory[:32]))
+        self.bar0.sent += 1
+
+
+async def sent(seed: int, types: Sequence[Assumed], *, wait: float = 60) -> bytes:
+    """What the device took, after a driver wrote four times 8 bytes, rang, and read back."""
+    device = Sender()
+    async with attached(Reordered(device, types, seed=seed, wait=wait)) as client:
+        for at in range(4):
+            await client.bars[2].write(8 * at, 0x0101_0101_0101_0101 * (at + 1), 8)
+        await client.bars[0].write(0x00, 1, 4)
+        assert await client.bars[0].read(0x08, 4) == 1  # on nGnRE, so that the doorbell is there
+    (entry,) = device.taken
+    return entry
+
+
+WHOLE = b"".join(bytes([at] * 8) for at in (1, 2, 3, 4))
+
+
+@pytest.mark.asyncio
+async def test_a_driver_without_a_barrier_breaks_with_some_seeds() -> None:
+    found = [await sent(seed, [WINDOW, BELL]) for seed in range(30)]
+    assert WHOLE in found
+    assert any(entry != WHOLE for entry in found)
+    assert found[:10] == [await sent(seed, [WINDOW, BELL]) for seed in range(10)]
+
+
+@pytest.mark.asyncio
+async def test_a_driver_with_a_barrier_works_with_all() -> None:
+    types = [WINDOW, BELL._replace(barrier=True)]
+    assert {await sent(seed, types) for seed in range(30)} == {WHOLE}
+
+
+@pytest.mark.asyncio
+async def test_strong_types_and_ranges_that_are_not_named_stay_in_order() -> None:
+    strong = [WINDOW._replace(type=NGNRE), BELL]
+    assert {await sent(seed, types) for seed in range(10) for types in (strong, [])} == {WHOLE}
+
+
+@pytest.mark.asyncio
+async def test_writes_arrive_in_finite_time() -> None:
+    device = Sender()
+    front = Reordered(device, [WINDOW], seed=1, wait=0.001)
+    async with attached(front) as client:
+        await client.bars[2].write(0, 7, 8)
+        while front.live.waiting:
+            await asyncio.sleep(0)
+        assert device.bar2.memory[0] == 7
+
+
+@pytest.mark.asyncio
+async def test_a_reset_loses_what_waits() -> None:
+    for seed in range(10):
+        device = Sender()
+        front = Reordered(device, [WINDOW], seed=seed, wait=60)
+        async with attached(front) as client:
+            await client.bars[2].write(0, 7, 8)
+            waited = front.live.waiting
+            await client.reset()
+            front.settle()
+            assert device.bar2.memory[0] == (0 if waited else 7)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(5))
+async def test_dma_and_interrupts_are_the_device_s_own(seed: int) -> None:
+    async with attached(Reordered(Upcase(), [Assumed(0, 0, 4096, NGNRE)], seed=seed, wait=0.001)) as client:
+        await client.config.enable_msix()
+        ram = client.memories[0].memory
+        ram[:5] = b"hello"
+        await client.bars[0].write(0x00, RAM, 8)
+        await client.bars[0].write(0x08, 5, 2)
+        await client.bars[0].write(0x10, 1, 4)
+        await asyncio.wait_for(client.msix[0].wait(), 5)
+        assert bytes(ram[:5]) == b"HELLO"
