@@ -47,7 +47,7 @@ static void accessed(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t add
         pci_access((uint64_t)page->event.peripheral * PAGE + address % PAGE, size, data[0], kind != EVENT_LOAD);
 }
 
-/* One event, nothing to be said before it. */
+/* One event of a simple instruction. */
 static void record_one(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t address, const struct page *page,
                        const struct site *site)
 {
@@ -77,10 +77,13 @@ void on_access(unsigned index, qemu_plugin_meminfo_t info, uint64_t address, voi
     if (likely(page_holds(vcpu, page, address, 16))) {
         if (!page->window)
             return;
-        if (site->simple && !page->config && !vcpu->barriers && !vcpu->hidden.site && !vcpu->open)
-            record_one(vcpu, info, address, page, site);
-        else
+        if (!site->simple || page->config || vcpu->hidden.site || vcpu->open) {
             accessed(vcpu, info, address, site);
+            return;
+        }
+        if (vcpu->barriers)
+            record_barriers(vcpu);
+        record_one(vcpu, info, address, page, site);
         return;
     }
     if (!page_holds(vcpu, page, address, 1))

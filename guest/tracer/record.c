@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static void emit_barriers(struct vcpu *vcpu)
+void record_barriers(struct vcpu *vcpu)
 {
     for (unsigned i = 0; i < vcpu->barriers; i++) {
         const struct site *site = vcpu->barrier[i];
@@ -31,7 +31,7 @@ static void emit_barriers(struct vcpu *vcpu)
 void record_trailing(struct vcpu *vcpu)
 {
     hidden_settle(vcpu);
-    emit_barriers(vcpu);
+    record_barriers(vcpu);
 }
 
 static void emit_part(struct vcpu *vcpu, const struct page *page, const struct site *site, uint64_t address,
@@ -40,7 +40,7 @@ static void emit_part(struct vcpu *vcpu, const struct page *page, const struct s
     uint64_t sequence;
 
     if (vcpu->barriers)
-        emit_barriers(vcpu);
+        record_barriers(vcpu);
     struct event *event = ring_begin(vcpu, &sequence);
     if (!event)
         return;

@@ -167,6 +167,7 @@ struct label label_of(struct vcpu *vcpu, uint64_t address, uint64_t physical);
 /* record.c */
 void record(struct vcpu *vcpu, const struct site *site, uint64_t address, const uint8_t *data, uint64_t size,
             uint8_t kind, uint16_t flags, const qemu_plugin_meminfo_t *info);
+void record_barriers(struct vcpu *vcpu);
 void record_trailing(struct vcpu *vcpu);
 
 /* access.c */
