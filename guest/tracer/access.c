@@ -34,7 +34,7 @@ static void accessed(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t add
     unsigned size = value_of(info, data);
     uint8_t kind = site->meaning.kind;
 
-    if (vcpu->hidden.site)
+    if (vcpu->hidden.pending)
         hidden_settle(vcpu);
     if (!kind)
         kind = qemu_plugin_mem_is_store(info) ? EVENT_STORE : EVENT_LOAD;
@@ -77,7 +77,7 @@ void on_access(unsigned index, qemu_plugin_meminfo_t info, uint64_t address, voi
     if (likely(page_holds(vcpu, page, address, 16))) {
         if (!page->window)
             return;
-        if (!site->simple || page->config || vcpu->hidden.site || vcpu->open) {
+        if (!site->simple || page->config || vcpu->hidden.pending || vcpu->open) {
             accessed(vcpu, info, address, site);
             return;
         }

@@ -14,6 +14,12 @@ static bool copies(uint32_t word)
     return (word >> 22 & 3) != 3;
 }
 
+/* The last of the three instructions of a SET or CPY: unless it faults, nothing is left after it. */
+static bool ends(uint32_t word)
+{
+    return (copies(word) ? word >> 22 & 3 : word >> 14 & 3) == 2;
+}
+
 /* What is left of a SET* or CPY*: its size register counts up to 0 from below, or down from above. */
 static struct extent left(uint64_t address, uint64_t size)
 {
@@ -58,11 +64,10 @@ static bool prime(struct vcpu *vcpu, struct extent extent)
 
 void hidden_begin(struct vcpu *vcpu, const struct site *site)
 {
-    struct hidden hidden = { .site = site };
+    struct hidden hidden = { .pending = true, .site = *site };
     uint32_t word = site->word;
 
-    if (vcpu->hidden.site)
-        hidden_settle(vcpu);
+    hidden_settle(vcpu);
     if (site->meaning.action == DO_ZERO) {
         uint64_t address = (word & 31) == 31 ? 0 : read_x(vcpu, word & 31);
         hidden.to.low = address & ~(BLOCK - 1ull);
@@ -101,44 +106,62 @@ static struct extent difference(struct extent before, struct extent after)
     return (struct extent){ after.high, before.high };
 }
 
-/* Where registers cannot be read any more the instruction is over, and its size register reads as 0: nothing is left. */
-static void emit_mops(struct vcpu *vcpu, const struct hidden *hidden)
+/* What was done of it by now: all, or what the registers do not have any more. */
+static void emit_mops(struct vcpu *vcpu, const struct hidden *hidden, bool all)
 {
-    uint32_t word = hidden->site->word;
-    uint64_t size = read_x(vcpu, word >> 5 & 31);
+    uint32_t word = hidden->site.word;
+    uint64_t size = all ? 0 : read_x(vcpu, word >> 5 & 31);
     struct extent to = difference(hidden->to, left(size ? read_x(vcpu, word & 31) : 0, size));
 
     if (copies(word)) {
         struct extent from = difference(hidden->from, left(size ? read_x(vcpu, word >> 16 & 31) : 0, size));
-        emit_extent(vcpu, hidden->site, from, EVENT_LOAD, NULL);
-        emit_extent(vcpu, hidden->site, to, EVENT_STORE, NULL);
+        emit_extent(vcpu, &hidden->site, from, EVENT_LOAD, NULL);
+        emit_extent(vcpu, &hidden->site, to, EVENT_STORE, NULL);
     } else {
-        emit_extent(vcpu, hidden->site, to, EVENT_STORE, &hidden->fill);
+        emit_extent(vcpu, &hidden->site, to, EVENT_STORE, &hidden->fill);
     }
 }
 
-void hidden_settle(struct vcpu *vcpu)
+static void settle(struct vcpu *vcpu, bool faulted)
 {
     static const uint8_t zero;
-    struct hidden hidden = vcpu->hidden;
+    const struct hidden *hidden = &vcpu->hidden;
+    uint8_t action = hidden->site.meaning.action;
 
-    vcpu->hidden.site = NULL;
-    if (!hidden.site)
+    if (!hidden->pending)
         return;
+    vcpu->hidden.pending = false;
     vcpu->open = NULL;
     vcpu->elements = 0;
-    if (hidden.site->meaning.action == DO_MOPS)
-        emit_mops(vcpu, &hidden);
-    else
-        emit_extent(vcpu, hidden.site, hidden.to, hidden.site->meaning.kind,
-                    hidden.site->meaning.action == DO_ZERO ? &zero : NULL);
+    if (action == DO_MOPS)
+        emit_mops(vcpu, hidden, ends(hidden->site.word) && !faulted);
+    else if (!faulted)
+        emit_extent(vcpu, &hidden->site, hidden->to, hidden->site.meaning.kind, action == DO_ZERO ? &zero : NULL);
 }
 
-/* An exception, before which the instruction at `from` was not completed: if it is the hidden one, it did nothing. */
-void hidden_interrupted(struct vcpu *vcpu, uint64_t from)
+/* Another instruction is executed, or has been. */
+void hidden_settle(struct vcpu *vcpu)
 {
-    if (vcpu->hidden.site && vcpu->hidden.site->pc == from && vcpu->hidden.site->meaning.action != DO_MOPS)
-        vcpu->hidden.site = NULL;
-    else
-        hidden_settle(vcpu);
+    settle(vcpu, false);
+}
+
+/*
+ * An exception from the instruction at `from`, or an interrupt before it: which only MOPS can have begun already. Else it
+ * is about to be executed once more, as in a loop.
+ */
+void hidden_interrupted(struct vcpu *vcpu, uint64_t from, bool exception)
+{
+    bool can_be_half = exception || vcpu->hidden.site.meaning.action == DO_MOPS;
+
+    settle(vcpu, can_be_half && vcpu->hidden.site.pc == from);
+}
+
+/* The end, at which no register can be read: of what may have been done in part nobody can say how much. */
+void hidden_give_up(struct vcpu *vcpu)
+{
+    if (vcpu->hidden.pending && vcpu->hidden.site.meaning.action == DO_MOPS) {
+        vcpu->hidden.pending = false;
+        ring_lose(vcpu);
+    }
+    settle(vcpu, false);
 }

@@ -74,10 +74,7 @@ static void on_drop(unsigned index, void *userdata)
 static void on_discontinuity(unsigned index, enum qemu_plugin_discon_type type, uint64_t from, uint64_t to, void *unused)
 {
     (void)unused;
-    if (type == QEMU_PLUGIN_DISCON_EXCEPTION)
-        hidden_interrupted(&vcpus[index], from);
-    else
-        hidden_settle(&vcpus[index]);
+    hidden_interrupted(&vcpus[index], from, type == QEMU_PLUGIN_DISCON_EXCEPTION);
     if (type != QEMU_PLUGIN_DISCON_HOSTCALL)
         state_exception(&vcpus[index], to);
     vcpus[index].open = NULL;
@@ -88,7 +85,8 @@ static void on_discontinuity(unsigned index, enum qemu_plugin_discon_type type, 
 static void on_idle(unsigned index, void *unused)
 {
     (void)unused;
-    record_trailing(&vcpus[index]);
+    hidden_settle(&vcpus[index]);
+    record_barriers(&vcpus[index]);
     vcpus[index].drops++;
 }
 
@@ -146,8 +144,10 @@ static void on_translation(struct qemu_plugin_tb *tb, void *unused)
 static void on_flush(void *unused)
 {
     (void)unused;
-    for (unsigned i = 0; i < vcpu_count; i++)
-        record_trailing(&vcpus[i]);
+    for (unsigned i = 0; i < vcpu_count; i++) {
+        record_barriers(&vcpus[i]);
+        vcpus[i].open = NULL;
+    }
     sites_clear();
 }
 
@@ -157,7 +157,8 @@ static void at_exit(void *unused)
     (void)unused;
     for (unsigned i = 0; i < vcpu_count; i++) {
         struct vcpu last = vcpus[i];
-        record_trailing(&last);
+        hidden_give_up(&last);
+        record_barriers(&last);
     }
 }
 

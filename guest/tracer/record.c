@@ -27,13 +27,6 @@ void record_barriers(struct vcpu *vcpu)
     vcpu->barriers = 0;
 }
 
-/* What ends without another access: barriers, and an access that QEMU does not report. */
-void record_trailing(struct vcpu *vcpu)
-{
-    hidden_settle(vcpu);
-    record_barriers(vcpu);
-}
-
 static void emit_part(struct vcpu *vcpu, const struct page *page, const struct site *site, uint64_t address,
                       const uint8_t *data, uint64_t size, uint8_t kind, uint16_t flags)
 {

@@ -89,6 +89,13 @@ static void say_lost(struct vcpu *vcpu)
     vcpu->lost -= count;
 }
 
+/* An event is left out. */
+void ring_lose(struct vcpu *vcpu)
+{
+    vcpu->lost++;
+    __atomic_fetch_add(&ring->dropped, 1, __ATOMIC_RELAXED);
+}
+
 /* Where to write the next event, all but its number, before ring_end; or NULL: there is no room, and it is counted. */
 struct event *ring_begin(struct vcpu *vcpu, uint64_t *sequence)
 {
@@ -98,9 +105,7 @@ struct event *ring_begin(struct vcpu *vcpu, uint64_t *sequence)
         say_lost(vcpu);
     if (!vcpu->lost)
         event = slot(vcpu, sequence);
-    if (!event) {
-        vcpu->lost++;
-        __atomic_fetch_add(&ring->dropped, 1, __ATOMIC_RELAXED);
-    }
+    if (!event)
+        ring_lose(vcpu);
     return event;
 }

@@ -72,8 +72,9 @@ struct extent {
 
 /* An instruction whose accesses QEMU does not report, from before it is executed until it is known what it did. */
 struct hidden {
-    const struct site *site; /* NULL: none */
-    struct extent to, from;  /* what is left to do; from: of CPY* */
+    bool pending;
+    struct site site;
+    struct extent to, from; /* what is left to do; from: of CPY* */
     uint8_t fill;
 };
 
@@ -130,6 +131,7 @@ void sites_clear(void);
 
 /* ring.c */
 bool ring_open(const char *path);
+void ring_lose(struct vcpu *vcpu);
 struct event *ring_begin(struct vcpu *vcpu, uint64_t *sequence);
 
 static inline void ring_end(struct event *event, uint64_t sequence)
@@ -168,7 +170,6 @@ struct label label_of(struct vcpu *vcpu, uint64_t address, uint64_t physical);
 void record(struct vcpu *vcpu, const struct site *site, uint64_t address, const uint8_t *data, uint64_t size,
             uint8_t kind, uint16_t flags, const qemu_plugin_meminfo_t *info);
 void record_barriers(struct vcpu *vcpu);
-void record_trailing(struct vcpu *vcpu);
 
 /* access.c */
 void on_access(unsigned index, qemu_plugin_meminfo_t info, uint64_t address, void *userdata);
@@ -176,6 +177,7 @@ void on_access(unsigned index, qemu_plugin_meminfo_t info, uint64_t address, voi
 /* hidden.c */
 void hidden_begin(struct vcpu *vcpu, const struct site *site);
 void hidden_settle(struct vcpu *vcpu);
-void hidden_interrupted(struct vcpu *vcpu, uint64_t from);
+void hidden_interrupted(struct vcpu *vcpu, uint64_t from, bool exception);
+void hidden_give_up(struct vcpu *vcpu);
 
 #endif

@@ -73,6 +73,21 @@ static void scalable(void)
     CASE(18, "mov x0, %0; movi v0.16b, #4; .inst 0x2518e3e0; .inst 0xe5e0e000; .inst 0xa5e0a000; .inst 0xe5804000", AT(0));
 }
 
+/* setp [x0]!, x1!, x2; setm; sete, and DC ZVA: from what is mapped into what is not. */
+void half_set(void);
+void no_zero(void);
+__asm__(".text; half_set: .inst 0x19c20420, 0x19c24420, 0x19c28420; svc #0; no_zero: dc zva, x0; svc #0");
+
+static void faulting(void)
+{
+    struct call call = { .pc = (uint64_t)half_set, .spsr = SPSR_EL(2), .x = { window + 2 * PAGE - 8, 24, 0x33 } };
+
+    mark(25);
+    enter(&call);
+    call = (struct call){ .pc = (uint64_t)no_zero, .spsr = SPSR_EL(2), .x = { window + 2 * PAGE } };
+    enter(&call);
+}
+
 static void translations(void)
 {
     uint64_t mair = read_sysreg(mair_el2);
@@ -193,6 +208,7 @@ _Noreturn void main(void)
     __asm__ volatile("isb");
     more_instructions();
     scalable();
+    faulting();
     translations();
     aarch32();
     moved();

@@ -138,6 +138,10 @@ def test_parts_of_an_access_have_each_the_type_of_its_page_and_what_faults_is_no
     ]
 
 
+def test_what_faults_midway_is_recorded_up_to_there(cases: dict[int, list[Event]]) -> None:
+    assert [access(event) for event in of_bar(cases[25])] == ["store 2+0x1ff8 8: 0x33 mops repeated"]
+
+
 def test_labels_have_both_stages_and_the_exception_level(cases: dict[int, list[Event]]) -> None:
     assert [(event.data[0], label(event)) for event in of_bar(cases[22])] == [
         (5, "ff over 1 = 04 at EL1"),
