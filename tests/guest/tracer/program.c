@@ -10,7 +10,7 @@ _Noreturn void main_not_el2(void);
 
 static uint64_t ram[64] __attribute__((aligned(64)));
 static uint64_t window;
-extern char stub_write8[], stub_read4[];
+extern char stub_write8[], stub_write4[];
 
 static void map(uint8_t first, uint8_t second, uint8_t memattr, int fwb)
 {
@@ -86,6 +86,39 @@ static void faulting(void)
     enter(&call);
     call = (struct call){ .pc = (uint64_t)no_zero, .spsr = SPSR_EL(2), .x = { window + 2 * PAGE } };
     enter(&call);
+}
+
+/* Another type for the window's first page, in its descriptor: no register is written. */
+static void retype(uint64_t index)
+{
+    uint64_t *table = (uint64_t *)(read_sysreg(S3_4_C2_C0_0) & 0xfffffffff000ull); /* TTBR0_EL2 */
+
+    for (unsigned shift = 30; shift > 12; shift -= 9)
+        table = (uint64_t *)(table[window >> shift & 511] & 0xfffffffff000ull);
+    table[window >> 12 & 511] = (table[window >> 12 & 511] & ~0x1cull) | index << 2;
+    tlbi_host();
+}
+
+static void drops(void)
+{
+    uint64_t value = read_sysreg(sctlr_el1), same = place(2, 8, 4);
+    struct call call = { .pc = (uint64_t)stub_write4, .spsr = SPSR_EL(1), .x = { same, 4 } };
+
+    mark(26); /* TLBI alone */
+    write32(window, 1);
+    retype(NGNRE);
+    write32(window, 2);
+    retype(NC);
+
+    mark(27); /* ERET and an exception alone: the same address at EL2, at EL1 with its stage 1 off, and at EL2 */
+    write_sysreg(sctlr_el1, value & ~1ull);
+    __asm__ volatile("isb");
+    tlbi_guest();
+    write32(same, 3);
+    enter(&call);
+    write32(same, 5);
+    write_sysreg(sctlr_el1, value);
+    tlbi_guest();
 }
 
 static void translations(void)
@@ -209,6 +242,7 @@ _Noreturn void main(void)
     more_instructions();
     scalable();
     faulting();
+    drops();
     translations();
     aarch32();
     moved();

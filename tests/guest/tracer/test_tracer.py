@@ -129,6 +129,21 @@ def test_labels_follow_tlbi_and_mair(cases: dict[int, list[Event]]) -> None:
     ]
 
 
+def test_labels_follow_a_descriptor_after_tlbi(cases: dict[int, list[Event]]) -> None:
+    assert [(event.data[0], label(event)) for event in of_bar(cases[26])] == [
+        (1, "44 over none = 44 at EL2"),
+        (2, "04 over none = 04 at EL2"),
+    ]
+
+
+def test_labels_follow_the_exception_level(cases: dict[int, list[Event]]) -> None:
+    assert [(event.data[0], label(event)) for event in of_bar(cases[27])] == [
+        (3, "00 over none = 00 at EL2"),
+        (4, "00 over 5 = 00 at EL1"),
+        (5, "00 over none = 00 at EL2"),
+    ]
+
+
 def test_parts_of_an_access_have_each_the_type_of_its_page_and_what_faults_is_no_event(
     cases: dict[int, list[Event]],
 ) -> None:
