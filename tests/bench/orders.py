@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from statistics import median
 
+from pyvfio_user.bridge.explore.replay import Replay
+from pyvfio_user.bridge.inprocess import InProcess
 from pyvfio_user.bridge.interconnect import (
     PROFILES,
     Behaviours,
@@ -18,6 +21,7 @@ from pyvfio_user.bridge.interconnect import (
     final_image,
     in_one_block,
 )
+from pyvfio_user.devices import Bar, Device, PciId, WriteCombineWindow
 
 from .whole import Found
 
@@ -32,11 +36,22 @@ class Window:
         self.next = 0
         self.in_order = True
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, bar: int | None, offset: int, data: bytes) -> None:
         """What the device does with one memory write."""
         self.in_order &= offset == self.next
         self.next = offset + len(data)
         self.memory[offset : offset + len(data)] = data
+
+    def read(self, bar: int | None, offset: int, size: int) -> bytes:
+        """What is in the window."""
+        return bytes(self.memory[offset : offset + size])
+
+
+class Kit(Device):
+    """A window of the kit, which C writes."""
+
+    identity = PciId(vendor=0x1AF4, device=0x10F0, class_code=0xFF0000)
+    bar0 = Bar(WriteCombineWindow(4096))
 
 
 def orders(repetitions: int, seconds: float) -> list[Found]:
@@ -50,8 +65,15 @@ def orders(repetitions: int, seconds: float) -> list[Found]:
         assert found.check(invariants, limit=count).count == count
 
     def in_python(count: int) -> None:
-        for _, behaviour in zip(range(count), found, strict=False):
-            apply(packets(behaviour))
+        replay = Replay(found.effects, Window)
+        for behaviour in islice(found, count):
+            assert replay.run(behaviour).device.memory == _IMAGE
+
+    def in_kit(count: int) -> None:
+        with InProcess(Kit()) as device:
+            replay = Replay(found.effects, device.restarted)
+            for behaviour in islice(found, count):
+                assert replay.run(behaviour).device.bar0.memory[:64] == _IMAGE
 
     def drawn(count: int) -> None:
         for seed in range(count):
@@ -60,6 +82,7 @@ def orders(repetitions: int, seconds: float) -> list[Found]:
     return [
         _rate("behaviours of 8 stores, device check in C", in_c, found, repetitions, seconds, 100_000),
         _rate("behaviours of 8 stores, device in Python", in_python, found, repetitions, seconds, 5_000),
+        _rate("behaviours of 8 stores, device of the kit", in_kit, found, repetitions, seconds, 5_000),
         _rate("8 stores through write buffers, device in Python", drawn, found, repetitions, seconds, None),
     ]
 
@@ -69,7 +92,7 @@ def apply(sent: list[Tlp]) -> None:
     device = Window()
     for tlp in sent:
         assert tlp.data is not None
-        device.write(tlp.address, tlp.data)
+        device.write(0, tlp.address, tlp.data)
     assert device.memory == _IMAGE
 
 

@@ -29,6 +29,7 @@ def test_every_row_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "memory of an idle device",
         "behaviours of 8 stores, device check in C",
         "behaviours of 8 stores, device in Python",
+        "behaviours of 8 stores, device of the kit",
     }
     assert "register read" in capsys.readouterr().out
 
