@@ -21,7 +21,7 @@ from .machines import ConfigError, config_names, device_option, load_config
 from .provision.errors import ProvisionError
 
 if TYPE_CHECKING:
-    from ..devices import Device
+    from ..bridge.endpoint import HasEndpoint
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
@@ -73,16 +73,30 @@ _DEVICE_HELP = f"A device that ships ({', '.join(SHIPPED)}), or a class of your 
     type=click.IntRange(0, 1_000_000),
     help="Microseconds to look for the next message before sleeping, where that paid lately; 0 is never. Default: 50.",
 )
-def serve(device: str, path: Path, any_user: bool, spin_us: int | None) -> None:
+@click.option(
+    "--assume",
+    "assumptions",
+    multiple=True,
+    metavar="barN+OFFSET:SIZE=TYPE[,barrier]",
+    help="Let posted writes there wait, merge and change places as this type permits; "
+    "barrier: the driver has a DMB before each, as writel. All BARs are trapped then.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Picks the order; the same, the same one.")
+def serve(device: str, path: Path, any_user: bool, spin_us: int | None, assumptions: Sequence[str], seed: int) -> None:
     """Serve one device on a socket, for QEMU or any other vfio-user client, until Ctrl-C.
 
     NAME is a device that ships (probe, upcase, bench); MODULE:CLASS is one of your own, found from the current folder.
     """
+    from ..bridge.explore.served import Reordered
+    from .assumptions import parse
+
     instance = create_device(device)
-    _run(_serve_until_stopped(instance, device, path, any_user), spin_us)
+    types = [parse(each) for each in assumptions]
+    shown = Reordered(instance, types, seed=seed) if types else instance
+    _run(_serve_until_stopped(shown, device, path, any_user), spin_us)
 
 
-async def _serve_until_stopped(device: Device, name: str, path: Path, any_user: bool) -> int:
+async def _serve_until_stopped(device: HasEndpoint, name: str, path: Path, any_user: bool) -> int:
     async with _served(device, path, any_user=any_user):
         click.echo(f"serving {name} on {path}; to attach it, give QEMU:")
         click.echo(f"  -device {shlex.quote(device_option(path.absolute()))}")
@@ -91,7 +105,7 @@ async def _serve_until_stopped(device: Device, name: str, path: Path, any_user: 
 
 
 @contextlib.asynccontextmanager
-async def _served(device: Device, path: Path, *, any_user: bool = False) -> AsyncIterator[None]:
+async def _served(device: HasEndpoint, path: Path, *, any_user: bool = False) -> AsyncIterator[None]:
     from ..bridge.server import serve as serve_device
 
     try:

@@ -27,8 +27,8 @@ from .pytest_plugin import evidence_of
 
 if TYPE_CHECKING:
     from ..bridge.client import Client
+    from ..bridge.endpoint import HasEndpoint
     from ..bridge.server import Server
-    from ..devices import Device
     from ..devices.probe import Probe
     from .commander import Guest
     from .provision.qemu import QemuBinary
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class Served:
     """A device and the socket it is served on."""
 
-    device: Device
+    device: HasEndpoint
     path: Path
     server: Server
 
@@ -48,7 +48,7 @@ class Served:
 class ServeDevice(Protocol):
     """The factory that `serve_device` gives."""
 
-    async def __call__(self, device: Device) -> Served:
+    async def __call__(self, device: HasEndpoint) -> Served:
         """Serve `device` until the test ends, on a socket of its own. One that records nothing records everything."""
 
 
@@ -131,7 +131,7 @@ async def serve_device(request: pytest.FixtureRequest) -> AsyncIterator[ServeDev
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvfio-user-")))
         evidence = evidence_of(request)
 
-        async def factory(device: Device) -> Served:
+        async def factory(device: HasEndpoint) -> Served:
             path = folder / f"{len(evidence.devices)}.sock"
             bars = [device.endpoint.regions[index] for index in range(6) if index in device.endpoint.regions]
             if not any(bar.records for bar in bars):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ..devices import Device
+    from ..bridge.endpoint import HasEndpoint
     from .qemu import Qemu
 
 _LAST = 20
@@ -24,7 +24,7 @@ class Evidence:
     """What took part in one test: the QEMUs and the devices that its fixtures started."""
 
     machines: list[Qemu] = field(default_factory=list)
-    devices: list[Device] = field(default_factory=list)
+    devices: list[HasEndpoint] = field(default_factory=list)
 
     def sections(self) -> list[tuple[str, str]]:
         """Return titles and texts for the test's report. Takes the devices' recorded transactions."""
