@@ -313,6 +313,8 @@ def _with_aliases(found: list[Effect]) -> tuple[list[Effect], list[str]]:
             blocks[effect.event.peripheral, effect.event.bar, block].append(effect)
     loose: dict[int, MemoryType | None] = {}
     for sharing in blocks.values():
+        if len({effect.event.type for effect in sharing}) == 1:
+            continue
         for effect in sharing:
             others = [o for o in sharing if o is not effect and o.overlaps(effect) and _mismatched(o, effect)]
             if effect.event.type is None or not others:
