@@ -6,13 +6,14 @@ import random
 from collections.abc import Callable, Iterator
 
 from ..errors import DefinitionError
-from ..interconnect import Behaviour, Behaviours, Effect, Order, Profile, Program, Rules, windows
+from ..interconnect import Behaviour, Behaviours, Effect, Order, Profile, Program, Rules, effects, windows
+from ..interconnect.behaviours import MOST_EFFECTS
 from ..interconnect.order import Rows, bits
 
 Passive = Callable[[Effect], bool]
 """Which effects a device does not look at when they arrive."""
 
-MOST_FREE = 11
+MOST_FREE = 9
 """Effects that one effect may have no order with, for behaviours to be counted: the effort is three to that power."""
 WINDOW = 48
 """Events in a window of a long recording; none arrives in another's."""
@@ -22,6 +23,8 @@ _SPREADS = (0.5, 2, 8, WINDOW)
 
 def behaviours_of(program: Program, rules: Rules, passive: Passive | None) -> Behaviours | None:
     """All behaviours of the program; None when they cannot be counted with reasonable effort."""
+    if len(effects(program, rules.model)) > MOST_EFFECTS:
+        return None
     try:
         found = Behaviours(program, rules, passive)
         if freedom(found.order.rows) > MOST_FREE:

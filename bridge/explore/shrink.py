@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..errors import DefinitionError
-from ..interconnect import Behaviour, Dependency, Effects, Order, Program, effects
+from ..interconnect import Behaviour, Dependency, Effects, Order, Program
 from ..interconnect.order import Rows, bits
 from ..stream import Kind
 from .judge import Judge
@@ -99,7 +99,7 @@ class _Shrinker:
         self._setup = explored.setup
         self._positions = list(range(len(explored.program.events)))
         self._behaviour = behaviour
-        self._message = explored.message
+        self._judge = Judge(explored.program, explored.setup)
 
     def shrink(self) -> Shrunk:
         size = len(self._positions) // 2
@@ -107,9 +107,9 @@ class _Shrinker:
             self._drop_pieces(size)
             size //= 2
         self._drop_pieces(1)
-        program = part_of(self._explored.program, self._positions)
+        judge = self._judge
+        program = judge.effects.program
         order = Order(program, self._setup.rules)
-        judge = Judge(program, self._setup)
         found = behaviours_of(program, self._setup.rules, None)
         if found is not None and found.count <= MOST_SEARCHED:
             failing = [each for each in found if self._fails(judge, each)]
@@ -144,17 +144,17 @@ class _Shrinker:
     def _between(self) -> list[int]:
         """The positions without barriers that no access of their vCPU is before, or after, or that come twice."""
         events = self._explored.program.events
+        spans: dict[int, list[int]] = {}
+        for position in filter(self._is_access, self._positions):
+            spans.setdefault(events[position].vcpu, []).append(position)
         kept: list[int] = []
         for position in self._positions:
             event = events[position]
             if not self._is_access(position):
-                mine = [p for p in self._positions if events[p].vcpu == event.vcpu and self._is_access(p)]
+                mine = spans.get(event.vcpu, [])
                 last = events[kept[-1]] if kept else None
-                twice = last is not None and (last.kind, last.barrier, last.vcpu) == (
-                    event.kind,
-                    event.barrier,
-                    event.vcpu,
-                )
+                same = last is not None and (last.kind, last.barrier) == (event.kind, event.barrier)
+                twice = last is not None and same and last.vcpu == event.vcpu
                 if not mine or not mine[0] < position < mine[-1] or twice:
                     continue
             kept.append(position)
@@ -162,28 +162,28 @@ class _Shrinker:
 
     def _keep(self, positions: list[int], *, exact: bool) -> bool:
         """Go on with these positions if the invariant still breaks; with `exact`, if no order between them changes."""
-        old = part_of(self._explored.program, self._positions)
-        new = part_of(self._explored.program, positions)
         if not positions or len(positions) == len(self._positions):
             return False
-        kept = {position: at for at, position in enumerate(positions)}
-        before = effects(old, self._setup.rules.model)
-        after = effects(new, self._setup.rules.model)
+        kept = set(positions)
+        before = self._judge.effects
+        judge = Judge(part_of(self._explored.program, positions), self._setup)
         remaining = [e.index for e in before if self._positions[e.position] in kept]
-        if len(remaining) != len(after):
+        if len(remaining) != len(judge.effects):
             return False
         bit = {index: 1 << at for at, index in enumerate(remaining)}
         moved = (sum(bit.get(index, 0) for index in bits(block)) for block in self._behaviour)
         behaviour = tuple(block for block in moved if block)
-        judge = Judge(new, self._setup)
         if not self._fails(judge, behaviour):
             return False
-        if self._explored.expected and self._fails(judge, in_program_order(after)):
+        if self._explored.expected and self._fails(judge, in_program_order(judge.effects)):
             return False
-        if exact and _restricted(Order(old, self._setup.rules).rows, remaining) != Order(new, self._setup.rules).rows:
+        if exact and _restricted(self._rows(before), remaining) != self._rows(judge.effects):
             return False
-        self._positions, self._behaviour = positions, behaviour
+        self._positions, self._behaviour, self._judge = positions, behaviour, judge
         return True
+
+    def _rows(self, found: Effects) -> Rows:
+        return Order(found.program, self._setup.rules).rows
 
     def _nearest(self, order: Order, judge: Judge) -> bool:
         """Search from program order outwards; False when nothing was found near enough."""
