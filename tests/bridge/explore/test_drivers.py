@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from pyvfio_user.bridge.attributes import NORMAL_NC
 from pyvfio_user.bridge.explore import Explored, explore
 from pyvfio_user.bridge.explore.invariants import Invariant
 from pyvfio_user.bridge.explore.replay import Factory
-from pyvfio_user.bridge.interconnect import Part, Program, dgh, dmb, dsb, isb
+from pyvfio_user.bridge.interconnect import Mapped, Part, Program, dgh, dmb, dsb, isb, reaches, speculated
 
-from .drivers import BOTH_DONE, NONE_LOST, BlueFlame, Fifo, Sender, drain, post_twice, send
+from .drivers import BOTH_DONE, FIFO, NONE_LOST, BlueFlame, Fifo, Sender, drain, post_twice, send
 
 
 def fixed(found: Explored, device: Factory, invariants: Sequence[Invariant]) -> list[str]:
@@ -92,6 +93,17 @@ class TestFifoInAWriteCombiningRange:
     def test_what_is_proposed_fixes_it(self) -> None:
         found = explore(drain(in_window=True), Fifo, [NONE_LOST])
         assert fixed(found, Fifo, [NONE_LOST]) == ["type nGRE for bar0+0x2000, its whole page"]
+
+    def test_the_host_s_mapping_is_enough_to_lose_an_entry(self) -> None:
+        """The guest's driver is right: nGnRE. But the host has the same page Normal Non-cacheable."""
+        mapped = Mapped(0, FIFO, 4, NORMAL_NC, who="host")
+        assert [str(each) for each in reaches([mapped])] == [
+            "bar0+0x2000 4 through the host's Normal Non-cacheable mapping (B2.10.1)"
+        ]
+        found = explore(speculated(drain(in_window=False), [mapped], seed=3, most=1), Fifo, [NONE_LOST])
+        assert not found.passed and found.complete
+        assert found.card is not None
+        assert any(line.startswith("nothing forbids the speculative read") for line in found.card.missing)
 
     def test_the_correct_driver_passes(self) -> None:
         found = explore(drain(in_window=False), Fifo, [NONE_LOST])
