@@ -1,5 +1,7 @@
 """Builds the bare-metal guest: an aarch64 ELF from ``guest/baremetal`` and the sources that `stubs` generates.
 
+It runs at EL2, as its own hypervisor, or at EL1 as a virtual machine of another one.
+
 The result is kept in the user's cache directory, under a name that depends on everything that went into it.
 """
 
@@ -38,6 +40,8 @@ _KIND_FLAGS = {
     "gcc": ("-no-pie", "-Wl,--build-id=none", "-fno-tree-loop-distribute-patterns"),
     "zig": ("-fno-sanitize=all",),
 }
+_OTHERS = {2: ("hypervisor.c",), 1: ("stage2.c", "timer.c")}
+"""The sources that are not for the guest at an exception level."""
 _BUILD_TIMEOUT_SECONDS = 300
 
 
@@ -58,8 +62,8 @@ def sources() -> dict[str, str]:
     return {**texts, "ops.S": ops_source(), "probe.h": probe_header()}
 
 
-def build(compiler: Compiler | None = None) -> Path:
-    """The guest's ELF, built now or earlier from the same sources by the same compiler.
+def build(compiler: Compiler | None = None, *, el: int = 2) -> Path:
+    """The guest's ELF for an exception level, built now or earlier from the same sources by the same compiler.
 
     Raises:
         PayloadError: The compiler refuses the sources, or cannot be run.
@@ -67,26 +71,28 @@ def build(compiler: Compiler | None = None) -> Path:
     """
     chosen = compiler or find_compiler()
     texts = sources()
-    parts = (chosen.kind, chosen.version, _KIND_FLAGS[chosen.kind], TARGET_FLAGS, sorted(texts.items()))
+    parts = (el, chosen.kind, chosen.version, _KIND_FLAGS[chosen.kind], TARGET_FLAGS, sorted(texts.items()))
     target = cache_directory() / f"guest-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.elf"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
             # Renamed into place, so that a build going on in another process never sees half a file.
-            os.replace(compile_in(Path(folder), chosen, texts), target)
+            os.replace(compile_in(Path(folder), chosen, texts, el=el), target)
     return target
 
 
-def compile_in(folder: Path, compiler: Compiler, texts: Mapping[str, str], extra: Sequence[str] = ()) -> Path:
-    """The ELF compiled in this folder from these sources, with `extra` flags for the compiler.
+def compile_in(
+    folder: Path, compiler: Compiler, texts: Mapping[str, str], extra: Sequence[str] = (), *, el: int = 2
+) -> Path:
+    """The ELF compiled in this folder from these sources for an exception level, with `extra` flags for the compiler.
 
     Raises:
         PayloadError: The compiler refuses the sources, or cannot be run.
     """
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
-    units = sorted(file for file in texts if file.endswith((".c", ".S")))
-    flags = (*_KIND_FLAGS[compiler.kind], *TARGET_FLAGS, *extra, "-Wl,-T,guest.ld")
+    units = sorted(file for file in texts if file.endswith((".c", ".S")) and file not in _OTHERS[el])
+    flags = (*_KIND_FLAGS[compiler.kind], *TARGET_FLAGS, f"-DHOME_EL={el}", *extra, "-Wl,-T,guest.ld")
     _run([*compiler.command, *flags, *units, "-o", "guest.elf"], folder)
     return folder / "guest.elf"
 

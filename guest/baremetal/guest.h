@@ -1,4 +1,5 @@
-/* What the parts of the guest share. All of it runs at EL2, except where a comment says otherwise. */
+/* What the parts of the guest share. All of it runs at HOME_EL, except where a comment says otherwise: at EL2 as its own
+ * hypervisor, or at EL1 in a virtual machine (of KVM's), where another one does what stage2.c and timer.c do. */
 #ifndef GUEST_H
 #define GUEST_H
 
@@ -13,8 +14,13 @@
 /* The machine `virt`: RAM, its first GiB below which all MMIO lies, and the area that scripts may write. */
 #define RAM_BASE 0x40000000ull
 #define RAM_SIZE 0x10000000ull
+#if HOME_EL == 2
 #define SCRATCH_BASE 0x48000000ull
 #define SCRATCH_SIZE 0x01000000ull
+#else
+#define SCRATCH_BASE 0x40e00000ull
+#define SCRATCH_SIZE 0x00200000ull
+#endif
 
 /* Exit codes, given to the host by semihosting where it is on. */
 enum exit_code { EXIT_OK, EXIT_PANIC = 3, EXIT_NO_TRANSPORT = 4, EXIT_TRANSPORT = 5, EXIT_NOT_EL2 = 6 };
@@ -27,6 +33,11 @@ enum exit_code { EXIT_OK, EXIT_PANIC = 3, EXIT_NO_TRANSPORT = 4, EXIT_TRANSPORT 
         __asm__ volatile("mrs %0, " STRING(name) : "=r"(value_)::"memory"); \
         value_;                                                    \
     })
+#if HOME_EL == 2
+#define HOME(name) name##_el2
+#else
+#define HOME(name) name##_el1
+#endif
 #define write_sysreg(name, value) __asm__ volatile("msr " STRING(name) ", %0" ::"r"((uint64_t)(value)) : "memory")
 
 /* console.c */
@@ -81,22 +92,28 @@ static inline void write32(uint64_t address, uint32_t value)
     __asm__ volatile("str %w0, [%1]" ::"r"(value), "r"(address) : "memory");
 }
 
-/* timer.c */
+/* timer.c, or hypervisor.c */
 void timer_start(void);
 int timer_available(void);
 void watchdog_arm(uint32_t milliseconds); /* an excursion that is still going on then is a panic */
 void watchdog_off(void);
 void sleep_for(uint32_t microseconds);
 
-/* mmu.c */
-void mmu_start(void);
-enum refusal mmu_install(const struct install_entry *entries, uint32_t count, uint32_t argument, uint32_t *bad);
-void mmu_context(struct context *context);
+/* mmu.c: stage 1 of EL1 and EL0 */
+void stage1_start(void);
+uint64_t mair(void);
+uint64_t physical_range(void);
 void tlbi_guest(void); /* every EL1&0 entry */
-void tlbi_host(void);  /* every EL2 entry */
 #define GUEST_WINDOW(s1) (((uint64_t)(s1) + 1) << 32)
 #define HOST_WINDOW (9ull << 32)
 extern uint32_t mistakes; /* the INSTALL_* bits of ways to go wrong */
+
+/* stage2.c, or hypervisor.c */
+void mmu_start(void);
+enum refusal mmu_install(const struct install_entry *entries, uint32_t count, uint32_t argument, uint32_t *bad);
+void mmu_context(struct context *context);
+void tlbi_host(void); /* every EL2 entry */
+uint64_t dma_address(const void *buffer); /* by which a device reaches it */
 
 /* pci.c */
 extern uint64_t ecam;

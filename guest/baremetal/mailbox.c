@@ -11,8 +11,10 @@ static void fence(void)
 
 static void offer(const void *buffer, uint32_t length)
 {
-    write32(registers + PROBE_MAILBOX_ADDRESS, (uint32_t)(uint64_t)buffer);
-    write32(registers + PROBE_MAILBOX_ADDRESS + 4, (uint32_t)((uint64_t)buffer >> 32));
+    uint64_t address = dma_address(buffer);
+
+    write32(registers + PROBE_MAILBOX_ADDRESS, (uint32_t)address);
+    write32(registers + PROBE_MAILBOX_ADDRESS + 4, (uint32_t)(address >> 32));
     write32(registers + PROBE_MAILBOX_CAPACITY, BUFFER_SIZE);
     write32(registers + PROBE_MAILBOX_LENGTH, length);
 }

@@ -1,13 +1,11 @@
 /* The guest: fetches messages, does them, submits the answers, until OFF. */
 #include "guest.h"
 
-#define PSCI_SYSTEM_OFF 0x84000008
-
-static uint8_t in[BUFFER_SIZE] __attribute__((section(".noinit"), aligned(4096)));
-static uint8_t out[BUFFER_SIZE] __attribute__((section(".noinit"), aligned(4096)));
+/* Aligned to their size, so that each is contiguous for a device where RAM is made of large pages. */
+static uint8_t in[BUFFER_SIZE] __attribute__((section(".noinit"), aligned(BUFFER_SIZE)));
+static uint8_t out[BUFFER_SIZE] __attribute__((section(".noinit"), aligned(BUFFER_SIZE)));
 
 _Noreturn void main(void);
-_Noreturn void main_not_el2(void);
 
 static uint32_t hello(uint32_t wanted, void *answer, enum refusal *refusal)
 {
@@ -120,7 +118,7 @@ _Noreturn void main(void)
 
     timer_start();
     mmu_start();
-    print("pyvfio-user guest: EL2, MIDR %lx, FWB %s\n", read_sysreg(midr_el1),
+    print("pyvfio-user guest: EL" STRING(HOME_EL) ", MIDR %lx, FWB %s\n", read_sysreg(midr_el1),
           read_sysreg(id_aa64mmfr2_el1) >> 40 & 15 ? "yes" : "no");
     pci_start();
     transport = files_open();
@@ -139,6 +137,11 @@ _Noreturn void main(void)
     }
 }
 
+#if HOME_EL == 2
+#define PSCI_SYSTEM_OFF 0x84000008
+
+_Noreturn void main_not_el2(void);
+
 /* Here there are no vectors and no translation. From EL1, PSCI is an HVC away; EL3 has none, and can only stop. */
 _Noreturn void main_not_el2(void)
 {
@@ -148,3 +151,4 @@ _Noreturn void main_not_el2(void)
     for (;;)
         __asm__ volatile("wfi");
 }
+#endif

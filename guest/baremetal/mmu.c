@@ -1,82 +1,32 @@
-/* Translation: EL2's own stage 1, the guest's stage 1 with a window for each memory type, and stage 2 as INSTALL says.
+/* Stage 1 of EL1 and EL0: a window for each memory type onto all MMIO, and RAM.
  *
- * All three regimes: 4 KiB granule, 39-bit addresses, first lookup at level 1 (Arm ARM DDI 0487, D8.2). Whatever is
- * MMIO lies below 1 GiB, so that a window onto all of it is one level-1 block. */
+ * 4 KiB granule, 39-bit addresses, first lookup at level 1 (Arm ARM DDI 0487, D8.2). Whatever is MMIO lies below 1 GiB,
+ * so that a window onto all of it is one level-1 block. */
 #include "guest.h"
+#include "mmu.h"
 
-#define ENTRIES 512
-#define POOL 64
-
-#define VALID 1ull
-#define TABLE 3ull
-#define LEAF 3ull /* at level 3 */
-#define ATTR_INDEX(n) ((uint64_t)(n) << 2)
-#define AP_USER (1ull << 6) /* EL0 too; RES1 at EL2 */
-#define AP_READ_ONLY (1ull << 7)
-#define INNER_SHAREABLE (3ull << 8)
-#define ACCESS_FLAG (1ull << 10)
-#define PRIVILEGED_XN (1ull << 53)
-#define XN (1ull << 54)
-#define S2_MEMATTR(n) ((uint64_t)(n) << 2)
-#define S2_READ_WRITE (3ull << 6)
-#define S2_XN (1ull << 54)
-
-#define INDEX_DEVICE 0 /* slots of the MAIR that the guest's own mappings use */
-#define INDEX_WRITE_BACK 6
 static const uint8_t types[8] = { 0x00, 0x04, 0x08, 0x0c, 0x44, 0xbb, 0xff, 0xf0 };
 
-#define HCR_VM (1ull << 0)
-#define HCR_IMO (1ull << 4)
-#define HCR_RW (1ull << 31)
-#define HCR_APK (1ull << 40)
-#define HCR_API (1ull << 41)
-#define HCR_FWB (1ull << 46)
-#define HCR_ATA (1ull << 56)
-#define SCTLR_M (1ull << 0)
-#define SCTLR_C (1ull << 2)
-#define SCTLR_I (1ull << 12)
 #define SCTLR_DZE (1ull << 14)
 #define SCTLR_UCT (1ull << 15)
 #define SCTLR_ATA0 (1ull << 42)
 #define SCTLR_ATA (1ull << 43)
 #define SCTLR_EL1_RES1 0x30d00800ull
-#define SCTLR_EL2_RES1 0x30c50830ull
 
-/* By number: some assemblers know the names only with the feature named, and each names it differently. */
-#define TTBR0_EL2 S3_4_C2_C0_0
-#define VTTBR_EL2 S3_4_C2_C1_0
-
-typedef uint64_t table[ENTRIES] __attribute__((aligned(4096)));
-
-static table host_l1, host_l2, guest_l1, guest_ram_l2, s2_l1, s2_l2;
-static table pool[POOL];
-static unsigned pool_used;
+static table l1, ram_l2;
 
 uint32_t mistakes;
 
-extern char vectors_el1[];
-static SHARED uint8_t stack_el1[4096], stack_el0[4096];
-
 void tlbi_guest(void)
 {
+#if HOME_EL == 2
     __asm__ volatile("dsb ish; tlbi alle1; dsb ish; isb" ::: "memory");
+#else
+    __asm__ volatile("dsb ish; tlbi vmalle1; dsb ish; isb" ::: "memory");
+#endif
 }
 
-void tlbi_host(void)
-{
-    __asm__ volatile("dsb ish; tlbi alle2; dsb ish; isb" ::: "memory");
-}
-
-static void tlbi_all(void)
-{
-    __asm__ volatile("dsb ish; isb" ::: "memory");
-    if (mistakes & INSTALL_SKIP_TLBI)
-        return;
-    tlbi_guest();
-    tlbi_host();
-}
-
-static uint64_t mair(void)
+uint64_t mair(void)
 {
     uint64_t value = 0;
 
@@ -89,139 +39,44 @@ static uint64_t mair(void)
     return value;
 }
 
-static void clear(uint64_t *table)
-{
-    for (unsigned i = 0; i < ENTRIES; i++)
-        table[i] = 0;
-}
-
-/* Maps one page below 1 GiB in the tables whose level 2 is given. 0 if the pool is used up. */
-static int map_page(uint64_t *l2, uint64_t address, uint64_t attributes)
-{
-    uint64_t *slot = &l2[address >> 21 & (ENTRIES - 1)];
-
-    if (!*slot) {
-        if (pool_used == POOL)
-            return 0;
-        clear(pool[pool_used]);
-        *slot = (uint64_t)pool[pool_used++] | TABLE;
-    }
-    uint64_t *l3 = (uint64_t *)(*slot & ~0xfffull);
-    l3[address >> 12 & (ENTRIES - 1)] = address | attributes;
-    return 1;
-}
-
-static uint64_t physical_range(void)
+uint64_t physical_range(void)
 {
     uint64_t range = read_sysreg(id_aa64mmfr0_el1) & 15;
 
     return range > 5 ? 5 : range; /* 52 bits need LPA2's tables */
 }
 
-static void start_host(void)
+/* What the guest itself needs where it runs at EL1: devices, and the RAM that user code may not have. */
+static void map_home(uint64_t leaf)
 {
-    const uint64_t leaf = VALID | AP_USER | ACCESS_FLAG | INNER_SHAREABLE;
+    const uint64_t device = VALID | ACCESS_FLAG | ATTR_INDEX(INDEX_DEVICE) | PRIVILEGED_XN | XN;
 
-    host_l1[0] = leaf | ATTR_INDEX(INDEX_DEVICE) | XN;
-    host_l1[1] = RAM_BASE | leaf | ATTR_INDEX(INDEX_WRITE_BACK);
-    host_l1[256] = 256 * GIB | leaf | ATTR_INDEX(INDEX_DEVICE) | XN; /* the ECAM, when it is not below 1 GiB */
-    host_l1[HOST_WINDOW / GIB] = (uint64_t)host_l2 | TABLE;
-    write_sysreg(mair_el2, mair());
-    write_sysreg(tcr_el2, 25 | 1 << 8 | 1 << 10 | 3 << 12 | physical_range() << 16 | 1 << 23 | 1ull << 31);
-    write_sysreg(TTBR0_EL2, host_l1);
-    tlbi_all();
-    write_sysreg(sctlr_el2, SCTLR_EL2_RES1 | SCTLR_M | SCTLR_C | SCTLR_I);
-    __asm__ volatile("isb");
+    for (unsigned i = 3; i < 8; i++)
+        ram_l2[i] = (RAM_BASE + i * 0x200000ull) | leaf | PRIVILEGED_XN | XN;
+    l1[0] = device;
+    l1[256] = 256 * GIB | device; /* the ECAM, when it is not below 1 GiB */
 }
 
-static void start_guest(void)
+void stage1_start(void)
 {
     const uint64_t leaf = VALID | ACCESS_FLAG | INNER_SHAREABLE | ATTR_INDEX(INDEX_WRITE_BACK);
     uint64_t sctlr = SCTLR_EL1_RES1 | SCTLR_M | SCTLR_C | SCTLR_I | SCTLR_DZE | SCTLR_UCT;
 
-    guest_l1[1] = (uint64_t)guest_ram_l2 | TABLE;
-    guest_ram_l2[1] = (RAM_BASE + 0x200000) | leaf | AP_USER | AP_READ_ONLY;
-    guest_ram_l2[2] = (RAM_BASE + 0x400000) | leaf | AP_USER | PRIVILEGED_XN | XN;
+    l1[1] = (uint64_t)ram_l2 | TABLE;
+    ram_l2[1] = (RAM_BASE + 0x200000) | leaf | AP_USER | AP_READ_ONLY;
+    ram_l2[2] = (RAM_BASE + 0x400000) | leaf | AP_USER | PRIVILEGED_XN | XN;
+    if (HOME_EL == 1)
+        map_home(leaf);
     for (unsigned type = 0; type < 8; type++)
-        guest_l1[GUEST_WINDOW(type) / GIB] =
+        l1[GUEST_WINDOW(type) / GIB] =
             VALID | ACCESS_FLAG | INNER_SHAREABLE | ATTR_INDEX(type) | AP_USER | PRIVILEGED_XN | XN;
     if ((read_sysreg(id_aa64pfr1_el1) >> 8 & 15) >= 2)
         sctlr |= SCTLR_ATA | SCTLR_ATA0;
     write_sysreg(mair_el1, mair());
     write_sysreg(tcr_el1, 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | physical_range() << 32 | 1ull << 37);
-    write_sysreg(ttbr0_el1, guest_l1);
+    write_sysreg(ttbr0_el1, l1);
     write_sysreg(cpacr_el1, 3 << 20);
-    write_sysreg(vbar_el1, vectors_el1);
-    write_sysreg(sp_el1, stack_el1 + sizeof stack_el1);
-    write_sysreg(sp_el0, stack_el0 + sizeof stack_el0);
+    tlbi_guest();
     write_sysreg(sctlr_el1, sctlr);
-}
-
-/* Stage 2 with RAM alone, of a type that lets stage 1 decide. */
-static void start_stage2(int fwb)
-{
-    clear(s2_l2);
-    s2_l1[0] = (uint64_t)s2_l2 | TABLE;
-    s2_l1[1] = RAM_BASE | VALID | ACCESS_FLAG | INNER_SHAREABLE | S2_READ_WRITE | S2_MEMATTR(fwb ? 7 : 15);
-    write_sysreg(VTTBR_EL2, s2_l1);
-    write_sysreg(vtcr_el2, 25 | 1 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | physical_range() << 16 | 1ull << 31);
-    write_sysreg(hcr_el2, HCR_VM | HCR_RW | HCR_APK | HCR_API | HCR_ATA | (fwb ? HCR_FWB : 0) |
-                              (timer_available() ? HCR_IMO : 0));
-}
-
-void mmu_start(void)
-{
-    start_host();
-    start_guest();
-    start_stage2(0);
-    tlbi_all();
-}
-
-static enum refusal install_range(const struct install_entry *entry)
-{
-    uint64_t length = entry->pages * PAGE, start = place(entry->bar, entry->offset, length);
-
-    if (!entry->valid || !start || start % PAGE || entry->memattr > 15 || entry->host > 7)
-        return REFUSAL_ENTRY;
-    for (uint64_t page = start; page < start + length; page += PAGE) {
-        if (!map_page(s2_l2, page, LEAF | ACCESS_FLAG | S2_READ_WRITE | S2_MEMATTR(entry->memattr) | S2_XN))
-            return REFUSAL_TABLES;
-        if (!map_page(host_l2, page, LEAF | ACCESS_FLAG | INNER_SHAREABLE | AP_USER | XN | ATTR_INDEX(entry->host)))
-            return REFUSAL_TABLES;
-    }
-    return REFUSAL_NONE;
-}
-
-enum refusal mmu_install(const struct install_entry *entries, uint32_t count, uint32_t argument, uint32_t *bad)
-{
-    enum refusal refusal = REFUSAL_NONE;
-    int fwb = !!(argument & INSTALL_FWB);
-
-    if (fwb && !(read_sysreg(id_aa64mmfr2_el1) >> 40 & 15))
-        return REFUSAL_NO_FWB;
-    mistakes = argument & (INSTALL_WRONG_MAIR | INSTALL_SKIP_TLBI | INSTALL_EL1_AT_EL2);
-    write_sysreg(mair_el1, mair());
-    write_sysreg(mair_el2, mair());
-    start_stage2(fwb);
-    clear(host_l2);
-    pool_used = 0;
-    for (*bad = 0; *bad < count; ++*bad) {
-        refusal = install_range(&entries[*bad]);
-        if (refusal)
-            break;
-    }
-    tlbi_all();
-    return refusal;
-}
-
-void mmu_context(struct context *context)
-{
-    context->mair_el1 = read_sysreg(mair_el1);
-    context->mair_el2 = read_sysreg(mair_el2);
-    context->hcr_el2 = read_sysreg(hcr_el2);
-    context->vtcr_el2 = read_sysreg(vtcr_el2);
-    context->tcr_el1 = read_sysreg(tcr_el1);
-    context->sctlr_el1 = read_sysreg(sctlr_el1);
-    context->sctlr_el2 = read_sysreg(sctlr_el2);
-    context->current_el = read_sysreg(CurrentEL) >> 2;
+    __asm__ volatile("isb");
 }

@@ -1,6 +1,8 @@
 /* Exceptions: those that code asked for, and those that nobody did. */
 #include "guest.h"
 
+#define LEVEL STRING(HOME_EL)
+
 extern char stub_read1[], stub_read2[], stub_read4[], stub_read8[];
 extern char stub_write1[], stub_write2[], stub_write4[], stub_write8[], stub_semihost[];
 extern uint64_t panic_registers[32];
@@ -13,10 +15,12 @@ _Noreturn void panic(uint64_t vector)
     static const char *const kinds[] = { "synchronous", "IRQ", "FIQ", "SError" };
 
     print("\npyvfio-user guest: PANIC: unexpected %s exception at EL%s, vector %u\n", kinds[vector & 3],
-          vector < 8 ? "2" : "1 or EL0", (unsigned)vector);
-    print("ESR_EL2 %lx ELR_EL2 %lx FAR_EL2 %lx SPSR_EL2 %lx\n", read_sysreg(esr_el2), read_sysreg(elr_el2),
-          read_sysreg(far_el2), read_sysreg(spsr_el2));
+          vector < 8 ? LEVEL : "a lower one", (unsigned)vector);
+    print("ESR_EL" LEVEL " %lx ELR_EL" LEVEL " %lx FAR_EL" LEVEL " %lx SPSR_EL" LEVEL " %lx\n", read_sysreg(HOME(esr)),
+          read_sysreg(HOME(elr)), read_sysreg(HOME(far)), read_sysreg(HOME(spsr)));
+#if HOME_EL == 2
     print("ESR_EL1 %lx FAR_EL1 %lx HCR_EL2 %lx\n", read_sysreg(esr_el1), read_sysreg(far_el1), read_sysreg(hcr_el2));
+#endif
     for (unsigned i = 0; i < 31; i++)
         print("x%u %lx%s", i, panic_registers[i], i % 4 == 3 ? "\n" : " ");
     print("sp %lx\n", panic_registers[31]);
@@ -37,13 +41,13 @@ _Noreturn void unexpected(const struct call *call, const char *what)
     leave(EXIT_PANIC);
 }
 
-/* Runs a stub at EL2: 0, or the ESR of its fault. */
+/* Runs a stub at this level: 0, or the ESR of its fault. */
 static uint64_t guarded(const char *stub, uint64_t x0, uint64_t x1, uint64_t x2)
 {
-    struct call call = { .pc = (uint64_t)stub, .spsr = SPSR_EL(2) | SPSR_NO_IRQ, .x = { x0, x1, x2 } };
+    struct call call = { .pc = (uint64_t)stub, .spsr = SPSR_EL(HOME_EL) | SPSR_NO_IRQ, .x = { x0, x1, x2 } };
 
     enter(&call);
-    if (call.level != 2 || call.vector != 4)
+    if (call.level != HOME_EL || call.vector != 4)
         unexpected(&call, "guarded access");
     return EC_OF(call.esr) == EC_SVC ? 0 : call.esr;
 }

@@ -93,7 +93,7 @@ static void run_one(const struct run_entry *entry, struct result *result)
     struct call call = { 0 };
 
     *result = (struct result){ .mark = entry->mark, .status = STATUS_BAD_ENTRY };
-    if (entry->op >= op_count || entry->s1 > 7 || entry->s1_2 > 7 || el > 2 || !(op->flags & OP_LEVEL(el)))
+    if (entry->op >= op_count || entry->s1 > 7 || entry->s1_2 > 7 || el > HOME_EL || !(op->flags & OP_LEVEL(el)))
         return;
     if (el == 1 && mistakes & INSTALL_EL1_AT_EL2)
         el = 2;

@@ -1,4 +1,18 @@
-// Entry, exception vectors of EL2 and EL1, and the excursions to lower exception levels.
+// Entry, exception vectors, and the excursions to lower exception levels (and to this one).
+//
+// HOME_EL is the level that all of this runs at: 2, or 1 in a virtual machine whose hypervisor has EL2.
+
+#if HOME_EL == 2
+#define HOME(name) name##_el2
+#define SCRATCH0 tpidr_el1
+#define SCRATCH1 elr_el1
+#define PSCI 0xd4000003             // smc #0, by its encoding: assemblers want a feature named for it
+#else
+#define HOME(name) name##_el1
+#define SCRATCH0 tpidr_el0
+#define SCRATCH1 par_el1
+#define PSCI 0xd4000002             // hvc #0
+#endif
 
 // Offsets in struct call
 #define CALL_ESR 56
@@ -13,13 +27,18 @@ _start:
     adrp x1, stack_top
     add x1, x1, :lo12:stack_top
     mov sp, x1
+#if HOME_EL == 2
     cmp x0, #2
     b.ne not_el2                    // virtualization=on is missing: main's message explains
-    adr x2, vectors_el2
-    msr vbar_el2, x2
-    msr tpidr_el2, xzr
     mov x2, #0x33ff                 // CPTR_EL2: RES1 bits, FP and SIMD not trapped
     msr cptr_el2, x2
+#else
+    mov x2, #3 << 20                // CPACR_EL1: FP and SIMD not trapped
+    msr cpacr_el1, x2
+#endif
+    adr x2, vectors_home
+    msr HOME(vbar), x2
+    msr HOME(tpidr), xzr
     isb
     adrp x2, bss_start
     add x2, x2, :lo12:bss_start
@@ -33,7 +52,7 @@ _start:
     b .
 
     .text
-// void enter(struct call *call): see guest.h. TPIDR_EL2 is the stack pointer to come back to: 0 when no exception is
+// void enter(struct call *call): see guest.h. The home level's TPIDR is the stack pointer to come back to: 0 when no exception is
 // expected.
     .globl enter
 enter:
@@ -45,26 +64,27 @@ enter:
     stp x27, x28, [sp, #80]
     str x0, [sp, #96]
     mov x3, sp
-    msr tpidr_el2, x3
+    msr HOME(tpidr), x3
     ldp x4, x5, [x0]
-    msr elr_el2, x4
-    msr spsr_el2, x5
+    msr HOME(elr), x4
+    msr HOME(spsr), x5
     ldr x2, [x0, #32]
     ldp x29, x30, [x0, #40]
     ldp x0, x1, [x0, #16]
     isb
     eret
 
-// An exception taken to EL2: x0 = vector number. x0's old value is in TPIDR_EL1.
+// An exception taken to the home level: x0 = vector number. x0's old value is in SCRATCH0.
 taken:
-    mrs x1, tpidr_el2
+    mrs x1, HOME(tpidr)
     mov sp, x1
     ldr x1, [sp, #96]
-    mrs x2, esr_el2
-    mrs x3, far_el2
-    mrs x4, elr_el2
-    mrs x5, spsr_el2
-    mov x6, #2
+    mrs x2, HOME(esr)
+    mrs x3, HOME(far)
+    mrs x4, HOME(elr)
+    mrs x5, HOME(spsr)
+    mov x6, #HOME_EL
+#if HOME_EL == 2
     cmp x0, #8
     b.ne back
     lsr x7, x2, #26                 // HVC: EL1's vectors pass on what EL1 took, the vector's number as immediate
@@ -76,11 +96,12 @@ taken:
     mrs x4, elr_el1
     mrs x5, spsr_el1
     mov x6, #1
+#endif
 back:
     stp x2, x3, [x1, #CALL_ESR]
     stp x4, x5, [x1, #CALL_ELR]
     stp x6, x0, [x1, #CALL_LEVEL]
-    msr tpidr_el2, xzr
+    msr HOME(tpidr), xzr
     ldp x19, x20, [sp, #16]
     ldp x21, x22, [sp, #32]
     ldp x23, x24, [sp, #48]
@@ -88,6 +109,19 @@ back:
     ldp x27, x28, [sp, #80]
     ldp x29, x30, [sp], #112
     ret
+
+#if HOME_EL == 1
+// What the hypervisor could not run comes back here, by its hand: x2 to x5 are its ESR, an errno, PC and PSTATE.
+    .globl hypervisor_failed
+hypervisor_failed:
+    mrs x1, tpidr_el1
+    mov x0, #4
+    cbz x1, panic_entry
+    mov sp, x1
+    ldr x1, [sp, #96]
+    mov x6, #2
+    b back
+#endif
 
 // An exception nobody expects, or a second one while the first is being reported: registers to the panic stack.
 panic_entry:
@@ -108,18 +142,18 @@ panic_entry:
 
     .macro vector number
     .balign 0x80
-    msr tpidr_el1, x0
-    mrs x0, tpidr_el2
+    msr SCRATCH0, x0
+    mrs x0, HOME(tpidr)
     cbz x0, 1f
     mov x0, #\number
     b taken
 1:  // unexpected: keep every register as it was
-    msr elr_el1, x1
+    msr SCRATCH1, x1
     adrp x1, panic_registers
     add x1, x1, :lo12:panic_registers
-    mrs x0, tpidr_el1
+    mrs x0, SCRATCH0
     str x0, [x1]
-    mrs x0, elr_el1
+    mrs x0, SCRATCH1
     str x0, [x1, #8]
     mov x0, #\number
     b save_and_panic
@@ -145,11 +179,12 @@ save_and_panic:
     b panic_entry
 
     .balign 0x800
-vectors_el2:
+vectors_home:
     .irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     vector \number
     .endr
 
+#if HOME_EL == 2
     .balign 0x800
     .globl vectors_el1
 vectors_el1:
@@ -157,6 +192,7 @@ vectors_el1:
     .balign 0x80
     hvc #\number
     .endr
+#endif
 
 // Small excursions. Each ends with SVC; x0, x1, x2 as in struct call.
     .macro stub name
@@ -204,15 +240,17 @@ stub_\name:
 psci_off:
     mov x0, #0x0008
     movk x0, #0x8400, lsl #16
-    .inst 0xd4000003                // smc #0, by its encoding: assemblers want a feature named for it
+    .inst PSCI
     b .
 
+#if HOME_EL == 2
 not_el2:
     mov x1, #3 << 20                // CPACR_EL1: the compiler may use FP registers
     msr cpacr_el1, x1
     isb
     bl main_not_el2
     b .
+#endif
 
     .bss
     .balign 16

@@ -62,8 +62,9 @@ def results(
     return unpack_run(done.answers[2]).results
 
 
-def test_the_sources_compile_without_a_warning(tmp_path: Path) -> None:
-    elf = payload.compile_in(tmp_path, find_compiler(), payload.sources(), ["-Werror"])
+@pytest.mark.parametrize("el", [1, 2])
+def test_the_sources_compile_without_a_warning(tmp_path: Path, el: int) -> None:
+    elf = payload.compile_in(tmp_path, find_compiler(), payload.sources(), ["-Werror"], el=el)
     assert elf.read_bytes()[:4] == b"\x7fELF"
 
 

@@ -41,7 +41,8 @@ def compile_guest(compiler: Compiler, flags: tuple[str, ...]) -> bool:
     """Compiles the bare-metal guest; did it pass?"""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            compile_in(Path(folder), compiler, sources(), extra=flags)
+            for el in (1, 2):
+                compile_in(Path(folder), compiler, sources(), extra=flags, el=el)
         except PayloadError as error:
             print(error, file=sys.stderr)
             return False

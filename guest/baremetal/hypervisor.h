@@ -1,0 +1,35 @@
+/* What the guest asks its hypervisor for when it runs at EL1: registers in a page of MMIO that the VMM emulates. */
+#ifndef HYPERVISOR_H
+#define HYPERVISOR_H
+
+#include <stdint.h>
+
+#define HYPERVISOR_BASE 0x0b000000ull
+#define HYPERVISOR_SIZE 0x1000ull
+
+/* Registers, 8 bytes each. */
+enum hypervisor_register {
+    HYPERVISOR_INSTALL = 0x00,  /* write: the address of a struct install_request, whose answer is there afterwards */
+    HYPERVISOR_DMA = 0x08,      /* write an address in RAM, then read by which one devices reach it */
+    HYPERVISOR_PAUSE = 0x10,    /* write: microseconds to sleep */
+    HYPERVISOR_WATCHDOG = 0x18, /* write: milliseconds until the instruction then running is given up; 0: never */
+    HYPERVISOR_FAILED = 0x20,   /* write: the address where to go on after an instruction that could not be run */
+};
+
+/* What the pages of an INSTALL are backed by: its field memattr. */
+enum backing {
+    BACKING_DEVICE = 1,      /* the device's BAR, mapped as vfio, or sysfs resourceN, maps it */
+    BACKING_RAM = 2,         /* anonymous memory, in the BAR's place */
+    BACKING_RESOURCE_WC = 3, /* sysfs resourceN_wc */
+};
+
+struct install_request {
+    uint64_t entries; /* the address of count struct install_entry */
+    uint32_t count;
+    uint32_t refusal, bad; /* out: enum refusal, and which entry it is about */
+    uint32_t reserved;
+};
+
+_Static_assert(sizeof(struct install_request) == 24, "install_request");
+
+#endif
