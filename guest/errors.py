@@ -25,3 +25,13 @@ class MatrixError(RuntimeError):
 
 class TraceError(RuntimeError):
     """A guest cannot be traced, or a trace not be shown; the message says why."""
+
+
+class KernelError(Exception):
+    """A kernel, or what it was given with, cannot be used: says why, and what to do about it."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        """`remedy` is what the user can do, as an instruction."""
+        super().__init__(f"{what}\n  what to do: {remedy}")
+        self.what = what
+        self.remedy = remedy

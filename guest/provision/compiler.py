@@ -16,7 +16,7 @@ GCC = "aarch64-linux-gnu-gcc"
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C compiler for bare-metal AArch64: the start of its command, target chosen; its kind and version."""
+    """A C compiler for AArch64: the start of its command, target chosen; its kind and version."""
 
     command: tuple[str, ...]
     kind: str  # "gcc" or "zig"
@@ -24,13 +24,23 @@ class Compiler:
 
 
 def find_compiler() -> Compiler:
-    """Return aarch64-linux-gnu-gcc when it is on PATH, else the ziglang package's. Raises `ProvisionError`."""
+    """Return the compiler of bare-metal programs. Raises `ProvisionError`."""
+    return _find("aarch64-freestanding-none")
+
+
+def find_linux_compiler() -> Compiler:
+    """Return the compiler of Linux programs, which has a C library and the kernel's headers. Raises `ProvisionError`."""
+    return _find("aarch64-linux-musl")
+
+
+def _find(target: str) -> Compiler:
+    """aarch64-linux-gnu-gcc when it is on PATH, else the ziglang package's compiler with this target."""
     gcc = shutil.which(GCC)
     if gcc is not None:
         version = subprocess.run([gcc, "-dumpfullversion"], capture_output=True, text=True, check=True)
         return Compiler((gcc,), "gcc", version.stdout.strip())
     if importlib.util.find_spec("ziglang") is not None:
-        command = (sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-freestanding-none")
+        command = (sys.executable, "-m", "ziglang", "cc", "-target", target)
         return Compiler(command, "zig", importlib.metadata.version("ziglang"))
     raise ProvisionError(
         "no C compiler for AArch64 was found",

@@ -1,0 +1,190 @@
+/* The first process: loads the modules, gives the device to vfio-pci, runs the VMM once for each way that its arguments
+ * name, and turns the machine off. Its arguments are those of the kernel's command line after "--". */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DEVICES "/sys/bus/pci/devices"
+#define NOIOMMU "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+
+static _Noreturn void off(void)
+{
+    fflush(stdout);
+    sync();
+    reboot(RB_POWER_OFF);
+    for (;;)
+        pause();
+}
+
+static _Noreturn void __attribute__((format(printf, 1, 2))) fail(const char *format, ...)
+{
+    va_list list;
+
+    va_start(list, format);
+    printf("pyvfio-user init: FAILED: ");
+    vprintf(format, list);
+    printf("\n");
+    va_end(list);
+    off();
+}
+
+static void mount_all(void)
+{
+    static const struct {
+        const char *type, *where;
+    } mounts[] = { { "proc", "/proc" }, { "sysfs", "/sys" }, { "devtmpfs", "/dev" } };
+
+    for (unsigned i = 0; i < sizeof mounts / sizeof *mounts; i++) {
+        mkdir(mounts[i].where, 0755);
+        if (mount(mounts[i].type, mounts[i].where, mounts[i].type, 0, NULL) && errno != EBUSY)
+            fail("%s cannot be mounted: %s", mounts[i].type, strerror(errno));
+    }
+}
+
+static void load_modules(void)
+{
+    struct dirent **names;
+    int count = scandir("/modules", &names, NULL, alphasort);
+
+    for (int i = 0; i < count; i++) {
+        char path[512];
+
+        if (names[i]->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "/modules/%s", names[i]->d_name);
+        int file = open(path, O_RDONLY | O_CLOEXEC);
+        if (file < 0 || (syscall(SYS_finit_module, file, "", 0) && errno != EEXIST))
+            fail("module %s cannot be loaded: %s", names[i]->d_name, strerror(errno));
+        close(file);
+    }
+}
+
+/* Writes a word to a file of sysfs. 0, or an errno. */
+static int put(const char *path, const char *word)
+{
+    int file = open(path, O_WRONLY | O_CLOEXEC), error = 0;
+
+    if (file < 0)
+        return errno;
+    if (write(file, word, strlen(word)) < 0)
+        error = errno;
+    close(file);
+    return error;
+}
+
+static int is(const char *device, const char *attribute, const char *wanted)
+{
+    char path[512], value[32] = "";
+    int file;
+
+    snprintf(path, sizeof path, DEVICES "/%s/%s", device, attribute);
+    file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return 0;
+    ssize_t length = read(file, value, sizeof value - 1);
+    close(file);
+    return length > 0 && !strncmp(value, wanted, strlen(wanted));
+}
+
+/* The address of the device, as in 0000:00:02.0. */
+static void find(const char *vendor, const char *product, char *address, size_t size)
+{
+    DIR *folder = opendir(DEVICES);
+    struct dirent *entry;
+
+    if (!folder)
+        fail("the kernel has no PCI bus");
+    while ((entry = readdir(folder)))
+        if (is(entry->d_name, "vendor", vendor) && is(entry->d_name, "device", product)) {
+            snprintf(address, size, "%s", entry->d_name);
+            closedir(folder);
+            return;
+        }
+    fail("no PCI device %s:%s was found", vendor, product);
+}
+
+static void bind_vfio(const char *address)
+{
+    char path[512], driver[256];
+
+    snprintf(path, sizeof path, DEVICES "/%s/iommu_group", address);
+    if (access(path, F_OK))
+        put(NOIOMMU, "Y"); /* before the driver probes, which makes the group; absent where not configured */
+    snprintf(path, sizeof path, DEVICES "/%s/driver_override", address);
+    int error = put(path, "vfio-pci");
+    if (error)
+        fail("driver_override cannot be written: %s", strerror(error));
+    if (access("/sys/bus/pci/drivers/vfio-pci", F_OK))
+        fail("the kernel has no driver vfio-pci");
+    error = put("/sys/bus/pci/drivers_probe", address);
+    snprintf(path, sizeof path, DEVICES "/%s/driver", address);
+    ssize_t length = readlink(path, driver, sizeof driver - 1);
+    if (length >= 0)
+        driver[length] = 0;
+    if (error || length < 0 || !strstr(driver, "/vfio-pci")) {
+        snprintf(path, sizeof path, DEVICES "/%s/iommu_group", address);
+        fail("vfio-pci does not take %s (%s): it has %s IOMMU group", address, strerror(error),
+             access(path, F_OK) ? "no" : "an");
+    }
+}
+
+/* Takes the device from vfio-pci again, which has it sleep and has claimed its BARs. */
+static void release(const char *address)
+{
+    char path[512];
+
+    int error = put("/sys/bus/pci/drivers/vfio-pci/unbind", address);
+    if (error)
+        fail("vfio-pci does not let go of %s: %s", address, strerror(error));
+    snprintf(path, sizeof path, DEVICES "/%s/power/control", address);
+    put(path, "on"); /* a kernel without power management has no such file, and no need */
+}
+
+/* Runs the VMM to its end; whether it ended well. */
+static int run(const char *address, const char *way)
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) {
+        execl("/vmm", "/vmm", address, way, (char *)NULL);
+        _exit(127);
+    }
+    if (child < 0 || waitpid(child, &status, 0) < 0)
+        fail("the VMM cannot be started: %s", strerror(errno));
+    if (WIFSIGNALED(status))
+        fail("the VMM was ended by signal %d", WTERMSIG(status));
+    return WEXITSTATUS(status) == 0;
+}
+
+int main(int argc, char **argv)
+{
+    char address[64] = "";
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    mount_all();
+    if (argc < 4)
+        fail("its arguments must be vendor, device and ways, not %d words", argc - 1);
+    if (access("/dev/kvm", F_OK))
+        fail("the kernel has no /dev/kvm");
+    load_modules();
+    find(argv[1], argv[2], address, sizeof address);
+    bind_vfio(address);
+    for (int i = 3; i < argc; i++) {
+        if (!strcmp(argv[i], "sysfs"))
+            release(address);
+        if (!run(address, argv[i]))
+            break;
+    }
+    off();
+}
