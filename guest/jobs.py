@@ -16,8 +16,9 @@ from .claims import CLAIMS
 from .coverage import Coverage
 from .deviations import ATTRIBUTES
 from .hello import Hello
-from .lanes.el2 import El2Lane, Ran
+from .lanes.el2 import El2Lane
 from .lanes.installation import Installation, Patch
+from .lanes.lane import Ran
 from .lanes.places import PLACES
 from .layout import DRIVER, GAP, LAYOUT, REQUEST, base_name, installation
 from .results import Battery, Cell, HostCell, Verdict, worst

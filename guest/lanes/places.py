@@ -27,6 +27,13 @@ class Place:
     arena_offset: int
     arena_size: int
     trapped: bool
+    silent: bool = False
+    """Something other than the device lies there: it must get no access."""
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether accesses leave no record: faults are all that can be seen."""
+        return self.platform or self.silent
 
     @property
     def platform(self) -> bool:

@@ -1,4 +1,4 @@
-"""An initramfs: a cpio archive of the form "newc" (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
+"""An initramfs: a cpio archive of the form "newc" (Linux, driver-api/early-userspace/buffer-format.rst)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def find_compiler() -> Compiler:
 
 
 def find_linux_compiler() -> Compiler:
-    """Return the compiler of Linux programs, which has a C library and the kernel's headers. Raises `ProvisionError`."""
+    """Return the compiler of Linux programs: it has a C library and Linux' headers. Raises `ProvisionError`."""
     return _find("aarch64-linux-musl")
 
 
