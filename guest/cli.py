@@ -16,7 +16,7 @@ import click
 
 from ..bridge.errors import DefinitionError, StreamError
 from .catalogue import SHIPPED, UnknownDevice, create_device
-from .errors import MatrixError, QemuError, TraceError, missing_extra
+from .errors import KernelError, MatrixError, QemuError, TraceError, missing_extra
 from .machines import ConfigError, config_names, device_option, load_config
 from .provision.errors import ProvisionError
 
@@ -33,6 +33,7 @@ _MISTAKES = (
     DefinitionError,
     ProvisionError,
     QemuError,
+    KernelError,
     MatrixError,
     StreamError,
     TraceError,
@@ -246,6 +247,38 @@ def matrix(
         return 1 if found.problems else 0
 
     _run(session())
+
+
+@main.command()
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    required=True,
+    metavar="V|IMAGE",
+    help="A kernel of Debian's (6.1, 6.12, 7.3), or the path of an arm64 Image; repeatable.",
+)
+@click.option("--modules", type=click.Path(path_type=Path, exists=True), help="The folder of an Image's modules.")
+@click.option("--config", type=click.Path(path_type=Path, exists=True), help="An Image's .config.")
+@click.option("--expect", metavar="S", help="The scheme that it must have; by default, that of the release, if any.")
+@click.option("--cpu", default="neoverse-n1", show_default=True, metavar="C", help="A CPU of QEMU's; max has FWB.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
+def kvm(
+    kernels: Sequence[str],
+    modules: Path | None,
+    config: Path | None,
+    expect: str | None,
+    cpu: str,
+    json_file: Path | None,
+) -> None:
+    """Name the attribute scheme that a kernel implements, and prove it: boot it, and give the probe to its guests.
+
+    For `git bisect run`: exit status 0 when all is as expected, 1 when it is not, 125 when it could not be looked at.
+    """
+    from .kernels import look_at
+
+    _make_room(json_file)
+    _run(look_at(kernels, modules, config, expect, cpu, json_file, _console()))
 
 
 @main.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
@@ -13,7 +13,7 @@ from elftools.elf.elffile import ELFFile
 
 from ..errors import KernelError
 
-_DECOMPRESS = {".ko": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress}
+_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {".ko": bytes, ".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
 def load_order(folder: Path | None, wanted: Iterable[str]) -> dict[str, bytes]:

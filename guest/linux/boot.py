@@ -1,0 +1,106 @@
+"""Boot a Linux whose VMM gives the probe to virtual machines, with the bare-metal guest in each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import struct
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...bridge.server import serve
+from ...devices.probe import Probe
+from ...devices.probe_map import DEVICE, VENDOR
+from .. import payload
+from ..commander import Guest
+from ..errors import KernelError
+from ..gdbstub import GdbStub
+from ..machines import load_config
+from ..provision.qemu import find_qemu
+from ..qemu import Qemu
+from . import programs
+from .config import MODULES, check_config, machine_for, read_config
+from .initramfs import archive
+from .modules import load_order
+
+_TIMEOUT = 120.0
+"""Seconds after which a run's QEMU is ended, whatever it does."""
+_BASE = "console=ttyAMA0 loglevel=3 panic=-1 hugepages=8 iommu.passthrough=1"
+
+
+@dataclass(frozen=True)
+class LinuxImage:
+    """A kernel to boot, with the folder of its modules and its .config where they are known."""
+
+    image: Path
+    modules: Path | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True)
+class BootedLinux:
+    """A Linux on its way up: the guest answers when its virtual machine runs. ``command`` is QEMU's, quoted."""
+
+    guest: Guest
+    probe: Probe
+    stub: GdbStub
+    vm: Qemu
+    command: str
+
+
+@contextlib.asynccontextmanager
+async def booted_linux(kernel: LinuxImage, cpu: str, ways: Sequence[str]) -> AsyncIterator[BootedLinux]:
+    """Serve a probe and boot the kernel; the VMM runs once for each of ``ways``: "vfio", "sysfs".
+
+    Raises:
+        KernelError: The kernel, its modules or its configuration cannot be used.
+        QemuError: QEMU ended too early, or did not answer in time; the message has its command and console.
+        ProvisionError: There is no QEMU or no compiler.
+    """
+    options = read_config(kernel.config) if kernel.config else {}
+    if options:
+        check_config(options, modules=kernel.modules is not None)
+    if not kernel.image.is_file():
+        raise KernelError(f"{kernel.image} must be an arm64 Image", "name the file arch/arm64/boot/Image")
+    modules = load_order(kernel.modules, MODULES)
+    machine = machine_for(options, modules)
+    contents = await asyncio.to_thread(_contents, modules)
+    program = find_qemu().require().path
+    probe = Probe()
+    with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as name:
+        folder = Path(name)
+        (folder / "initramfs").write_bytes(archive(contents))
+        words = f"{_BASE} -- {VENDOR:#06x} {DEVICE:#06x} {' '.join(ways)}"
+        extra = ["-kernel", str(kernel.image), "-initrd", str(folder / "initramfs"), "-append", words]
+        extra += ["-gdb", f"unix:{folder / 'gdb'},server=on,wait=off"]
+        if machine == "kvm-bypass":
+            extra += ["-dtb", str(await asyncio.to_thread(_device_tree, program, cpu, folder / "dtb"))]
+        socket = folder / "probe.sock"
+        command = load_config(machine).command(program, [socket], cpu=cpu, extra=extra)
+        async with serve(probe, socket), Qemu(command, timeout=_TIMEOUT) as vm:
+            guest = Guest(probe.mailbox, vm.bounded)
+            yield BootedLinux(guest, probe, GdbStub(folder / "gdb"), vm, shlex.join(command))
+
+
+def _contents(modules: dict[str, bytes]) -> dict[str, bytes]:
+    built = {name: programs.build(name).read_bytes() for name in programs.PROGRAMS}
+    numbered = {f"modules/{number:02}-{name}.ko": module for number, (name, module) in enumerate(modules.items())}
+    return {**built, "guest.elf": payload.build(el=1).read_bytes(), **numbered}
+
+
+def _device_tree(program: Path, cpu: str, path: Path) -> Path:
+    """The device tree of a machine with an SMMUv3 that no device bypasses; cut to what is used of it."""
+    machine = f"virt,virtualization=on,gic-version=3,iommu=smmuv3,dumpdtb={path}"
+    command = [str(program), "-machine", machine, "-cpu", cpu, "-m", "256M", "-nodefaults", "-display", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise KernelError(f"{shlex.join(command)} must succeed: {done.stderr.strip()}", "use another QEMU or CPU")
+    tree = path.read_bytes()
+    header = struct.unpack(">10I", tree[:40])  # Devicetree Specification, 5.2: the strings come last
+    size = header[3] + header[8]
+    path.write_bytes(tree[:4] + struct.pack(">I", size) + tree[8:size])
+    return path
