@@ -73,10 +73,10 @@ def test_help_lists_the_commands() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.output.partition("Commands:\n")[2].splitlines()]
-    assert commands == ["doctor", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"]
+    assert commands == ["doctor", "kvm", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"]
 
 
-@pytest.mark.parametrize("command", ["doctor", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"])
+@pytest.mark.parametrize("command", ["doctor", "kvm", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"])
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -94,7 +94,7 @@ def test_every_command_has_help(command: str) -> None:
         ("serve json:Nothing --socket s", "device must be a class derived from Device, not json:Nothing"),
         ("serve upcase --socket /no/such/folder/s", "cannot serve on /no/such/folder/s: No such file or directory"),
         (f"serve upcase --socket /{'x' * 120}", f"cannot serve on /{'x' * 120}: AF_UNIX path too long"),
-        ("qemu el9", "machine must be one of el2, el2-no-fwb, qtest, or a readable file, "
+        ("qemu el9", "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, qtest, or a readable file, "
                      "not el9 (No such file or directory)"),
         ("push --count 0", "count must be 1 to 10000, what the device's log can show, not 0"),
         ("push --window mapped --count 2049",
@@ -119,7 +119,7 @@ def test_serving_on_a_file_that_is_no_socket(tmp_path: Path) -> None:
 def test_the_machines_are_listed_with_their_files() -> None:
     result = invoke("machines")
     assert [line.split("\t") for line in result.output.splitlines()] == [
-        [name, str(load_config(name).path)] for name in ("el2", "el2-no-fwb", "qtest")
+        [name, str(load_config(name).path)] for name in ("el2", "el2-no-fwb", "kvm", "kvm-bypass", "qtest")
     ]
 
 

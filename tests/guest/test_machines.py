@@ -14,7 +14,7 @@ DEVICE = '{"driver": "vfio-user-pci", "socket": {"type": "unix", "path": "/run/a
 
 
 def test_the_machines_that_ship() -> None:
-    assert config_names() == ["el2", "el2-no-fwb", "qtest"]
+    assert config_names() == ["el2", "el2-no-fwb", "kvm", "kvm-bypass", "qtest"]
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ def test_the_machines_that_ship() -> None:
     [
         ("el2", "-cpu max -nodefaults -display none -serial stdio"),
         ("el2-no-fwb", "-cpu cortex-a76 -nodefaults -display none -serial stdio"),
+        ("kvm", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio -device virtio-iommu-pci"),
+        ("kvm-bypass", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio"),
         ("qtest", "-accel qtest -nodefaults -display none"),
     ],
 )
@@ -86,5 +88,6 @@ def test_an_unknown_machine() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("el3")
     assert str(caught.value) == (
-        "machine must be one of el2, el2-no-fwb, qtest, or a readable file, not el3 (No such file or directory)"
+        "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, qtest, or a readable file, "
+        "not el3 (No such file or directory)"
     )
