@@ -64,7 +64,7 @@ class Naive:
     def forbidden(self, i: int, j: int, at_i: int, at_j: int) -> bool:
         """Whether a rule is broken by the earlier access i arriving in block at_i, and j in at_j."""
         if at_i == at_j:
-            return not self.mergeable(i, j) or self.chained(i, j)
+            return not self.mergeable(i, j) or self.fenced(i, j)
         if at_i < at_j:
             return False
         return (self.behave[i] in NR and self.behave[j] in NR) or self.fenced(i, j) or self.coherent(i, j)
