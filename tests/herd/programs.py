@@ -82,7 +82,7 @@ def observer(kinds: str, places: Sequence[str]) -> tuple[Access, ...]:
     return tuple(Access(kind == "R", at) for kind, at in reversed(list(zip(kinds, places, strict=True))))
 
 
-def _made(kinds: str, places: Sequence[str], links: Sequence[Link], *types: str) -> Iterator[Litmus]:
+def made(kinds: str, places: Sequence[str], links: Sequence[Link], *types: str) -> Iterator[Litmus]:
     """One thread; `types` of its locations in alphabetical order."""
     steps = chain(kinds, places, links)
     if steps is not None:
@@ -98,13 +98,13 @@ def _name(kinds: str, places: Sequence[str], links: Sequence[Link], types: Seque
 def pairs() -> Iterator[Litmus]:
     """Two accesses with each link: MP, SB, LB and their mirrors."""
     for kinds, link in product(PAIRS, ALL):
-        yield from _made(kinds, "xy", (link,))
+        yield from made(kinds, "xy", (link,))
 
 
 def triples() -> Iterator[Litmus]:
     """Three accesses with two links."""
     for kinds, first, second in product(map("".join, product("RW", repeat=3)), SOME, SOME):
-        yield from _made(kinds, "xyz", (first, second))
+        yield from made(kinds, "xyz", (first, second))
 
 
 SHARED = (
@@ -116,13 +116,13 @@ SHARED = (
 def one_location() -> Iterator[Litmus]:
     """Stores and loads of one location among others: coherence, and loads that a store may answer."""
     for kinds in PAIRS:
-        yield from _made(kinds, "xx", (NOTHING,))
+        yield from made(kinds, "xx", (NOTHING,))
     for (kinds, places), first, second in product(SHARED, STRONG, STRONG):
-        yield from _made(kinds, places, (first, second))
+        yield from made(kinds, places, (first, second))
     data, address = DEPENDENCIES[1], DEPENDENCIES[0]
     for kinds, last in product(("RWRR", "RWRW", "RRRR", "RRRW"), (address, data, ORDERED[0])):
         for first in (address, data, BARRIERS[0]):
-            for litmus in _made(kinds, "xyyz", (first, NOTHING, last)):
+            for litmus in made(kinds, "xyyz", (first, NOTHING, last)):
                 yield replace(litmus, observer=tuple(access for access in litmus.observer if access.at != "y"))
 
 
@@ -131,7 +131,7 @@ def quadruples() -> Iterator[Litmus]:
     found = (
         litmus
         for kinds, *links in product(map("".join, product("RW", repeat=4)), SOME[:1] + SOME[2:], STRONG, SOME)
-        for litmus in _made(kinds, "xyzw", links)
+        for litmus in made(kinds, "xyzw", links)
     )
     yield from islice(found, 0, None, 61)
 
@@ -169,14 +169,12 @@ MIXED = (
 """Types of two locations, such as of a payload and its doorbell."""
 
 
-def relayed(*types: str) -> Iterator[Litmus]:
+def relayed(link: Link, *types: str) -> Iterator[Litmus]:
     """WRC: the second thread reads what the first stored, and then stores."""
-    for link in (NOTHING, BARRIERS[0], BARRIERS[2], *DEPENDENCIES[:3], ORDERED[0], ORDERED[2]):
-        steps = chain("RW", "xy", (link,))
-        if steps:
-            typed = tuple(zip("xy", types, strict=True))
-            name = "-".join(["relay", link.name, *types])
-            yield Litmus(name, ((Access(True, "x"),), steps), observer("WW", "xy"), typed)
+    steps = chain("RW", "xy", (link,))
+    if steps:
+        typed = tuple(zip("xy", types, strict=True))
+        yield Litmus("-".join(["relay", link.name, *types]), ((Access(True, "x"),), steps), observer("WW", "xy"), typed)
 
 
 def typed_programs() -> list[Litmus]:
@@ -187,10 +185,10 @@ def typed_programs() -> list[Litmus]:
         for kinds, link in product(PAIRS, (*links, *(COMPLETING if types[0] == types[1] else ()))):
             # The observer's own write to a device would have to be ordered before its access to memory.
             if not (types[0] == RAM and kinds[1] == "R"):
-                found += _made(kinds, "xy", (link,), *types)
+                found += made(kinds, "xy", (link,), *types)
     for each, (kinds, places), link in product(("nGRE", "NC"), SHARED, STRONG[:3]):
-        found += _made(kinds, places, (NOTHING, link), each, each)
-    for each in ("nGRE", "NC"):
-        found += relayed(each, each)
+        found += made(kinds, places, (NOTHING, link), each, each)
+    for each, link in product(("nGRE", "NC"), (*STRONG, BARRIERS[2], *DEPENDENCIES[1:3])):
+        found += relayed(link, each, each)
     found += flagged(("WW",), TOLD, "NC", "NC")
     return found
