@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import replace
+from math import comb
 
 import pytest
 from hypothesis import given, settings
@@ -173,6 +174,32 @@ def test_programs_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     assert behaviours(Program.of(burst(0, 56))).count == 47_293
     with pytest.raises(DefinitionError, match=r"^a count must take at most 6560 steps: let a profile run instead$"):
         _ = behaviours(Program.of(burst(0, 512))).count
+
+
+def surjections(stores: int, blocks: int) -> int:
+    """In how many ways stores can be parted into so many blocks that have an order: k! S(n, k)."""
+    return sum((-1) ** (blocks - j) * comb(blocks, j) * j**stores for j in range(blocks + 1))
+
+
+def test_stores_that_could_change_places_are_counted_once() -> None:
+    """Sixteen 4-byte stores to one line, and a doorbell before, between or behind their k blocks."""
+    sixteen, bell = burst(0x40, each=4), store(0x1000, 4, type=NGNRE)
+    free = sum((k + 1) * surjections(16, k) for k in range(1, 17))
+    fubini = sum(surjections(16, k) for k in range(1, 17))
+    assert (behaviours(Program.of(sixteen, bell)).count, free) == (67_843_210_855_558_628, free)
+    assert (behaviours(Program.of(sixteen, dmb("oshst"), bell)).count, fubini) == (5_315_654_681_981_355, fubini)
+
+
+def test_what_is_in_order_with_others_does_not_change_places() -> None:
+    """A load of the last store's bytes, then DMB, then the doorbell: the last store is no twin of the others.
+
+    It is in the j-th of k blocks as often as in any other; the load, then the doorbell, are behind that one. Or it is
+    answered by the store, and the doorbell is free.
+    """
+    parts = (burst(0x40), load(0x78, type=NORMAL_NC), dmb("oshld"), store(0x1000, 4, type=NGNRE))
+    read = sum(surjections(8, k) // k * sum(m * (m + 1) // 2 for m in range(1, k + 1)) for k in range(1, 9))
+    assert read == 5_191_709
+    assert behaviours(Program.of(*parts)).count == 3_816_548 + read
 
 
 def test_large_programs_that_are_ordered_are_counted() -> None:
