@@ -29,7 +29,7 @@ MAX_RUN = 24576
 MAX_INSTALL = 4096
 
 HEADER = struct.Struct("<IHHII")
-INSTALL_ENTRY = struct.Struct("<BBBBIQQ")
+INSTALL_ENTRY = struct.Struct("<BBBBIQII")
 RUN_ENTRY = struct.Struct("<IHBBBBBBIQ")
 RESULT = struct.Struct("<IBBHQQQQ")
 CONTEXT = struct.Struct("<8Q")
@@ -90,6 +90,15 @@ class Fault(IntFlag):
     """Experiments for EL1 run at EL2, in the host window."""
 
 
+class Asked(IntFlag):
+    """What a VMM asks for pages: `enum ask` of the bare-metal guest's hypervisor.h."""
+
+    NOTHING = 0
+    WRITE_COMBINE = 1
+    SPECULATION = 2
+    CACHEABLE = 4
+
+
 class Status(IntEnum):
     """How one experiment ended."""
 
@@ -132,6 +141,8 @@ class Range(NamedTuple):
     """Stage-2 MemAttr[3:0]."""
     host: int
     """Index in `MAIR` of the type in the EL2 host window."""
+    ask: Asked = Asked.NOTHING
+    """Where the hypervisor is not the guest itself: what its VMM asks the kernel for."""
 
 
 class Experiment(NamedTuple):
@@ -279,7 +290,8 @@ def pack_install(ranges: Iterable[Range], *, fwb: bool = False, faults: Fault = 
         within("pages", each.pages, 1, 1 << 18)
         within("memattr", each.memattr, 0, 15)
         within("host", each.host, 0, 7)
-        entries.append(INSTALL_ENTRY.pack(each.bar, each.memattr, each.host, 1, each.pages, each.offset, 0))
+        within("ask", each.ask, 0, 7)
+        entries.append(INSTALL_ENTRY.pack(each.bar, each.memattr, each.host, 1, each.pages, each.offset, each.ask, 0))
     within("number of ranges", len(entries), 0, MAX_INSTALL)
     return message(Command.INSTALL, entries, int(fwb) | faults)
 

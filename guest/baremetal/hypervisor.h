@@ -23,6 +23,14 @@ enum backing {
     BACKING_RESOURCE_WC = 3, /* sysfs resourceN_wc */
 };
 
+/* What the VMM asks the kernel to permit on the pages of an INSTALL, in the words that every scheme has some of: bits of
+ * its field ask. How it asks (a flag of the memslot, of the mapping, an ioctl) is the scheme's. */
+enum ask {
+    ASK_WRITE_COMBINE = 1,
+    ASK_SPECULATION = 2,
+    ASK_CACHEABLE = 4,
+};
+
 struct install_request {
     uint64_t entries; /* the address of count struct install_entry */
     uint32_t count;

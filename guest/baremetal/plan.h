@@ -47,7 +47,9 @@ struct header {
 struct install_entry {
     uint8_t bar, memattr, host, valid;
     uint32_t pages;
-    uint64_t offset, reserved;
+    uint64_t offset;
+    uint32_t ask; /* enum ask of hypervisor.h, for a hypervisor that is not the guest itself */
+    uint32_t reserved;
 };
 
 struct context {

@@ -1,5 +1,6 @@
 /* The first process: loads the modules, gives the device to vfio-pci, runs the VMM once for each way that its arguments
- * name, and turns the machine off. Its arguments are those of the kernel's command line after "--". */
+ * name, and turns the machine off. Its arguments are those of the kernel's command line after "--": vendor, device, and
+ * ways, as "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #define DEVICES "/sys/bus/pci/devices"
+#define SCHEME "/sys/module/kvm/parameters/bar_scheme"
 #define NOIOMMU "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 
 static _Noreturn void off(void)
@@ -151,13 +153,20 @@ static void release(const char *address)
 }
 
 /* Runs the VMM to its end; whether it ended well. */
-static int run(const char *address, const char *way)
+static int run(const char *address, char *way)
 {
     int status;
-    pid_t child = fork();
+    char *scheme = strchr(way, ':');
 
+    if (scheme) {
+        *scheme++ = 0;
+        int error = put(SCHEME, scheme);
+        if (error)
+            fail("the kernel does not take scheme %s: %s", scheme, strerror(error));
+    }
+    pid_t child = fork();
     if (child == 0) {
-        execl("/vmm", "/vmm", address, way, (char *)NULL);
+        execl("/vmm", "/vmm", address, way, scheme ? scheme : "", (char *)NULL);
         _exit(127);
     }
     if (child < 0 || waitpid(child, &status, 0) < 0)

@@ -1,5 +1,6 @@
 /* The VMM: gives a device's BARs to a virtual machine in the ways that the guest asks for, and goes on after what KVM
- * could not run (Documentation/virt/kvm/api.rst). Arguments: the device's PCI address; vfio or sysfs. */
+ * could not run (Documentation/virt/kvm/api.rst). Arguments: the device's PCI address; vfio or sysfs; the scheme in whose way
+ * to ask the kernel for what the guest wants asked, or "". */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -21,6 +22,7 @@
 #define CORE(field) (KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(field))
 #define EC_DATA_ABORT (0x24ull << 26 | 1ull << 25)
 
+const char *scheme;
 static struct device device = {
     .config = -1, .bars = { -1, -1, -1, -1, -1, -1 }, .write_combining = { -1, -1, -1, -1, -1, -1 },
 };
@@ -239,8 +241,9 @@ static void run(void)
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (argc != 3 || (strcmp(argv[2], "vfio") && strcmp(argv[2], "sysfs")))
-        fail("its arguments must be a PCI address, and vfio or sysfs, not %d words", argc - 1);
+    if (argc != 4 || (strcmp(argv[2], "vfio") && strcmp(argv[2], "sysfs")))
+        fail("its arguments must be a PCI address, vfio or sysfs, and a scheme or nothing, not %d words", argc - 1);
+    scheme = argv[3];
     start("/guest.elf");
     if (!strcmp(argv[2], "vfio")) {
         vfio_open(&device, argv[1]);
@@ -249,7 +252,7 @@ int main(int argc, char **argv)
         sysfs_open(&device, argv[1]);
     }
     device_view(&device);
-    printf("pyvfio-user vmm: %s\n", argv[2]);
+    printf("pyvfio-user vmm: %s %s\n", argv[2], scheme);
     run();
     return 0;
 }

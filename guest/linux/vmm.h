@@ -24,6 +24,7 @@ static inline int control(int file, unsigned long request, void *argument)
 }
 
 /* main.c */
+extern const char *scheme; /* by its id, in whose way to ask for what an install_entry's field ask says; "": in none */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same, with what errno says. */
 _Noreturn void fail_errno(const char *format, ...) __attribute__((format(printf, 1, 2)));
