@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import TraceError
+from .provision.browser import find_browser
 from .provision.cache import cache_directory
 from .provision.compiler import find_compiler
 from .provision.errors import ProvisionError
@@ -107,6 +108,13 @@ def _herd() -> Finding:
     return Finding("herd7", str(herd.path), herd.version)
 
 
+def _browser() -> Finding:
+    browser = find_browser()
+    if browser is None:
+        return Finding("Chromium", "", "", "`make test` fetches it; only the tests of pages need it", optional=True)
+    return Finding("Chromium", str(browser.path), browser.version)
+
+
 CHECKS: tuple[Callable[[], Finding], ...] = (
     _python,
     lambda: _tool("git", "git", "git"),
@@ -117,6 +125,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _compiler,
     _tracer,
     _herd,
+    _browser,
 )
 
 

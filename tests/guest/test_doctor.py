@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pyvfio_user.guest import doctor
 from pyvfio_user.guest.doctor import Finding, examine, report
+from pyvfio_user.guest.provision.browser import provide_browser
 from pyvfio_user.guest.provision.herd import provide_herd
 from pyvfio_user.guest.provision.progress import Progress
 from pyvfio_user.guest.provision.qemu import find_qemu
@@ -24,9 +25,21 @@ def printed(findings: list[Finding]) -> tuple[bool, str]:
 
 def test_all_is_found_on_a_machine_that_was_set_up() -> None:
     provide_herd(Progress())
+    provide_browser(Progress())
     findings = {finding.part: finding for finding in examine()}
     assert list(findings) == [
-        *("Python", "git", "make", "C compiler", "C hot path", "QEMU", "AArch64 compiler", "tracer", "herd7")
+        *(
+            "Python",
+            "git",
+            "make",
+            "C compiler",
+            "C hot path",
+            "QEMU",
+            "AArch64 compiler",
+            "tracer",
+            "herd7",
+            "Chromium",
+        )
     ]
     assert [part for part, finding in findings.items() if not finding.found] == []
     qemu = find_qemu().require()
@@ -70,6 +83,7 @@ def test_everything_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "AArch64 compiler": "install the Python package ziglang",
         "tracer": "it needs a QEMU",
         "herd7": "`make test` fetches it; only the tests of orders need it",
+        "Chromium": "`make test` fetches it; only the tests of pages need it",
     }
     assert missing["QEMU"].remarks == (f"{tmp_path}/old must be QEMU 10.1 or newer, not 7.2.0",)
 

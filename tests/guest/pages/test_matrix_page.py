@@ -1,0 +1,76 @@
+"""The matrix's page, as a browser draws it, and what it shows when a cell is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyvfio_user.guest.matrix_view import _type_names
+from pyvfio_user.guest.report import HONESTY, html
+from pyvfio_user.guest.results import Matrix, Verdict
+from pyvfio_user.guest.scorecard import QUESTIONS, answers
+
+from ..cells import cell, matrix
+from .conftest import Open
+from .drawn import box, boxes, colours
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+S1, S2 = ("00", "04", "44", "ff"), ("1", "5", "f")
+
+
+@pytest.fixture
+def made() -> Matrix:
+    """A grid of pairs, of which one deviates and one disagrees, and a scheme's row."""
+    verdicts = {("04", "5"): Verdict.KNOWN_DEVIATION, ("44", "f"): Verdict.DISAGREE}
+    pairs = [
+        cell(scheme="all-pairs", s1=s1, s2=s2, verdict=verdicts.get((s1, s2), Verdict.AGREE)) for s1 in S1 for s2 in S2
+    ]
+    cells = [cell(s1=s1) for s1 in S1]
+    return matrix(cells, pairs=tuple(pairs), scorecard=answers(["status-quo"], [cells[0]], []))
+
+
+def rendered(made: Matrix) -> str:
+    return html.render(made, types=_type_names(made), questions=QUESTIONS)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_the_heat_map_is_a_grid_in_the_verdicts_colours(
+    made: Matrix, open_page: Open, dark: bool, shots: Path
+) -> None:
+    page = await open_page(rendered(made), dark=dark)
+    cells = page.locator("#heat td.cell")
+    places = await boxes(cells)
+    assert len(places) == len(S1) * len(S2)
+    for row in range(len(S1)):
+        line = places[row * len(S2) : (row + 1) * len(S2)]
+        assert len({place.top for place in line}) == 1
+        assert [place.left for place in line] == [place.left for place in places[: len(S2)]]
+    assert not any(one.overlaps(two) for one in places for two in places if one is not two)
+    shown = [(await colours(page, await each.screenshot())).most_common(1)[0][0] for each in await cells.all()]
+    agree, known, disagree = ("1e4a2a", "5a4a12", "7c1f1d") if dark else ("cdeccf", "fdeab0", "f8b9b5")
+    assert shown[S1.index("04") * len(S2) + S2.index("5")] == known
+    assert shown[S1.index("44") * len(S2) + S2.index("f")] == disagree
+    assert shown.count(agree) == len(shown) - 2
+    await page.screenshot(path=shots / f"matrix-{'dark' if dark else 'light'}.png", full_page=True)
+
+
+async def test_a_chosen_cell_opens_below_and_escape_closes(made: Matrix, open_page: Open) -> None:
+    page = await open_page(rendered(made))
+    drawer = page.locator("#drawer")
+    assert not await drawer.is_visible()
+    await page.locator("#heat td.cell").nth(4).click()
+    assert (await box(drawer)).bottom == 900
+    text = await drawer.inner_text()
+    assert "known-deviation" in text and "04 Device-nGnRE" in text and "EL1 cold" in text
+    await page.keyboard.press("Escape")
+    assert not await drawer.is_visible()
+    await page.locator("#scorecard td.cell").first.press("Enter")
+    assert "status-quo" in await drawer.inner_text()
+
+
+async def test_the_page_says_what_it_does_not_show(made: Matrix, open_page: Open) -> None:
+    page = await open_page(rendered(made))
+    assert (await box(page.get_by_text(HONESTY))).bottom < (await box(page.locator("#heat"))).top
+    assert (await page.locator("#summary").inner_text()).startswith("4 cells: attributes 4 agree; accesses 4 agree.")
