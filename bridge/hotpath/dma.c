@@ -3,17 +3,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, MAX_AREAS = 32768 };
 
 typedef struct {
     uint64_t address;
     uint64_t last; /* address of the last byte: an end could be 2^64 */
     uint8_t *memory; /* NULL: can be reached by message only */
+    uint8_t *area; /* what is mapped for it: whole pages of the file, which may be larger than ours */
+    size_t area_size;
     uint32_t flags;
 } dma_map;
 
@@ -58,10 +63,18 @@ static size_t find(const pvu_dma *dma, uint64_t address)
     return low;
 }
 
+/*
+ * A process has only so many areas of memory, 65,530 by default (vm.max_map_count), and without any left it can neither
+ * allocate nor start threads. So that all clients' files together leave some, they get MAX_AREAS.
+ */
+static atomic_int areas;
+
 static void drop(dma_map *map)
 {
-    if (map->memory)
-        munmap(map->memory, map->last - map->address + 1);
+    if (map->memory) {
+        munmap(map->area, map->area_size);
+        atomic_fetch_sub(&areas, 1);
+    }
 }
 
 /*
@@ -69,34 +82,49 @@ static void drop(dma_map *map)
  * no device number of a disk: FUSE and those of a network could have each access wait for whoever serves them. Even to
  * ask for the file's attributes, or the file system's, would, so nothing is asked that the kernel does not know.
  */
-static int check_file(uint64_t size, int fd, uint64_t offset)
+static int check_file(uint64_t size, int fd, uint64_t offset, uint64_t *page)
 {
     struct statx file;
+    struct statfs system;
 
     if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &file) < 0)
         return -errno;
     if (!S_ISREG(file.stx_mode) || (!file.stx_dev_major && fcntl(fd, F_GET_SEALS) < 0))
         return -EOPNOTSUPP;
+    if (!file.stx_dev_major && fstatfs(fd, &system) == 0 && system.f_type == HUGETLBFS_MAGIC)
+        *page = (uint64_t)system.f_bsize;
     /* Beyond the file's end there would be SIGBUS instead of memory. */
     return offset > file.stx_size || size > file.stx_size - offset ? -EINVAL : 0;
 }
 
+/* Maps whole pages of the file: huge ones are mapped, and unmapped, as a whole or not at all. */
 static int map_file(dma_map *map, uint64_t size, int fd, uint64_t offset)
 {
     int protection = (map->flags & PVU_DMA_READ ? PROT_READ : 0) | (map->flags & PVU_DMA_WRITE ? PROT_WRITE : 0);
-    void *memory;
+    uint64_t page = PAGE, before;
     int status = guard_install();
+    void *area;
 
     if (status == 0)
-        status = check_file(size, fd, offset);
+        status = check_file(size, fd, offset, &page);
     if (status < 0)
         return status;
-    memory = mmap(NULL, size, protection, MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset);
-    if (memory == MAP_FAILED)
-        return -errno;
-    (void)madvise(memory, size, MADV_DONTFORK);
-    (void)madvise(memory, size, MADV_DONTDUMP);
-    map->memory = memory;
+    before = offset % page;
+    map->area_size = (before + size + page - 1) / page * page;
+    if (atomic_fetch_add(&areas, 1) >= MAX_AREAS) {
+        atomic_fetch_sub(&areas, 1);
+        return -ENOSPC;
+    }
+    area = mmap(NULL, map->area_size, protection, MAP_SHARED | MAP_NORESERVE, fd, (off_t)(offset - before));
+    if (area == MAP_FAILED) {
+        status = -errno;
+        atomic_fetch_sub(&areas, 1);
+        return status;
+    }
+    (void)madvise(area, map->area_size, MADV_DONTFORK);
+    (void)madvise(area, map->area_size, MADV_DONTDUMP);
+    map->area = area;
+    map->memory = map->area + before;
     return 0;
 }
 

@@ -15,10 +15,12 @@ static struct sigaction before;
 
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
-    if (copying && info->si_code > 0)
+    /* Be it the fault's, or sent on by a handler that was installed later, told of it, and gave way to this one. */
+    if (copying)
         siglongjmp(*copying, 1);
-    /* One that was sent comes from a handler that is done with it, and wants the process to end. */
-    if (info->si_code <= 0 || (!(before.sa_flags & SA_SIGINFO) && before.sa_handler == SIG_DFL)) {
+    /* One that was sent comes from a handler that is done with it, and wants the process to end; none can be ignored. */
+    if (info->si_code <= 0 ||
+        (!(before.sa_flags & SA_SIGINFO) && (before.sa_handler == SIG_DFL || before.sa_handler == SIG_IGN))) {
         signal(SIGBUS, SIG_DFL);
         raise(SIGBUS);
     } else if (before.sa_flags & SA_SIGINFO) {
