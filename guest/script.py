@@ -22,6 +22,11 @@ class Action(IntEnum):
     WRITE = 1
     WAIT = 2
     """Reads until (value read & mask) == value, or the time is over."""
+    INTERRUPT = 3
+    """Waits for an interrupt, takes it, acknowledges and ends it: ``value`` is its number. Or the time is over."""
+    EXECUTE = 4
+    """EL1 executes the instruction at a physical address, as Normal-NC: the step's ``esr``, and the level that took the
+    exception as ``value``. Zeros are no instruction, so that memory that can be executed gives an ESR of 0x02000000."""
 
 
 class Space(IntEnum):

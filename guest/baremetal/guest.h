@@ -67,6 +67,8 @@ _Noreturn void psci_off(void);
 #define EC_LS64 0x0a
 #define EC_SVC 0x15
 #define EC_SYSREG 0x18
+#define EC_IABT_LOWER 0x20
+#define EC_IABT_SAME 0x21
 #define EC_DABT_LOWER 0x24
 #define EC_DABT_SAME 0x25
 
@@ -99,6 +101,9 @@ void watchdog_arm(uint32_t milliseconds); /* an excursion that is still going on
 void watchdog_off(void);
 void sleep_for(uint32_t microseconds);
 
+/* interrupt.c */
+int interrupt_wait(uint32_t microseconds, uint64_t *number); /* 1: it came and was acknowledged */
+
 /* mmu.c: stage 1 of EL1 and EL0 */
 void stage1_start(void);
 uint64_t mair(void);
@@ -106,6 +111,7 @@ uint64_t physical_range(void);
 void tlbi_guest(void); /* every EL1&0 entry */
 #define GUEST_WINDOW(s1) (((uint64_t)(s1) + 1) << 32)
 #define HOST_WINDOW (9ull << 32)
+#define CODE_WINDOW (10ull << 32) /* Normal-NC, for instructions of EL1 */
 extern uint32_t mistakes; /* the INSTALL_* bits of ways to go wrong */
 
 /* stage2.c, or hypervisor.c */

@@ -20,7 +20,9 @@ void mmu_start(void)
 
 enum refusal mmu_install(const struct install_entry *entries, uint32_t count, uint32_t argument, uint32_t *bad)
 {
-    struct install_request request = { .entries = (uint64_t)entries, .count = count };
+    struct install_request request = {
+        .entries = (uint64_t)entries, .count = count, .function = functions[under_test].address >> 15,
+    };
 
     mistakes = argument & (INSTALL_WRONG_MAIR | INSTALL_SKIP_TLBI);
     write_sysreg(mair_el1, mair());

@@ -14,6 +14,8 @@ enum hypervisor_register {
     HYPERVISOR_PAUSE = 0x10,    /* write: microseconds to sleep */
     HYPERVISOR_WATCHDOG = 0x18, /* write: milliseconds until the instruction then running is given up; 0: never */
     HYPERVISOR_FAILED = 0x20,   /* write: the address where to go on after an instruction that could not be run */
+    HYPERVISOR_REMAP = 0x28,    /* write: the address of a struct remap_request */
+    HYPERVISOR_TRY = 0x30,      /* write an enum trial, then read the errno that KVM gave, 0 if none */
 };
 
 /* What the pages of an INSTALL are backed by: its field memattr. */
@@ -21,6 +23,7 @@ enum backing {
     BACKING_DEVICE = 1,      /* the device's BAR, mapped as vfio, or sysfs resourceN, maps it */
     BACKING_RAM = 2,         /* anonymous memory, in the BAR's place */
     BACKING_RESOURCE_WC = 3, /* sysfs resourceN_wc */
+    BACKING_NONE = 4,        /* nothing: KVM cannot run the access */
 };
 
 /* What the VMM asks the kernel to permit on the pages of an INSTALL, in the words that every scheme has some of: bits of
@@ -35,9 +38,30 @@ struct install_request {
     uint64_t entries; /* the address of count struct install_entry */
     uint32_t count;
     uint32_t refusal, bad; /* out: enum refusal, and which entry it is about */
+    uint32_t function;     /* whose BARs: its device number on bus 0 */
+};
+
+/* Pages that are mapped anew, while the guest runs, as soon as a register in a BAR has a value. */
+struct remap_request {
+    uint64_t entries;         /* the address of count struct install_entry */
+    uint64_t trigger;         /* the register's address */
+    uint32_t count, function; /* whose BARs the entries are about */
+    uint32_t value;           /* what is waited for */
+    uint32_t done, failed;    /* what the VMM writes into the register when it is done, or when it could not */
     uint32_t reserved;
 };
 
+/* Memslots that KVM is asked to take in virtual machines of their own. */
+enum trial {
+    TRIAL_BAR,            /* over a mapping of a BAR */
+    TRIAL_PIECES,         /* over several mappings, a BAR's and RAM's */
+    TRIAL_LOGGED_BAR,     /* over a mapping of a BAR, with logging of dirty pages */
+    TRIAL_LOGGED_RAM,
+    TRIAL_TAGGED_BAR,     /* the same, in a virtual machine with MTE; ENOTSUP: KVM has none */
+    TRIAL_TAGGED_RAM,
+};
+
 _Static_assert(sizeof(struct install_request) == 24, "install_request");
+_Static_assert(sizeof(struct remap_request) == 40, "remap_request");
 
 #endif

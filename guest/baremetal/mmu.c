@@ -70,6 +70,7 @@ void stage1_start(void)
     for (unsigned type = 0; type < 8; type++)
         l1[GUEST_WINDOW(type) / GIB] =
             VALID | ACCESS_FLAG | INNER_SHAREABLE | ATTR_INDEX(type) | AP_USER | PRIVILEGED_XN | XN;
+    l1[CODE_WINDOW / GIB] = VALID | ACCESS_FLAG | INNER_SHAREABLE | ATTR_INDEX(INDEX_NON_CACHEABLE) | XN;
     if ((read_sysreg(id_aa64pfr1_el1) >> 8 & 15) >= 2)
         sctlr |= SCTLR_ATA | SCTLR_ATA0;
     write_sysreg(mair_el1, mair());

@@ -17,6 +17,7 @@
 #define XN (1ull << 54)
 
 #define INDEX_DEVICE 0 /* slots of the MAIR that the guest's own mappings use */
+#define INDEX_NON_CACHEABLE 4
 #define INDEX_WRITE_BACK 6
 
 #define SCTLR_M (1ull << 0)

@@ -71,7 +71,7 @@ struct result {
     uint64_t esr, far, value[2];
 };
 
-enum action { ACTION_READ, ACTION_WRITE, ACTION_WAIT };
+enum action { ACTION_READ, ACTION_WRITE, ACTION_WAIT, ACTION_INTERRUPT, ACTION_EXECUTE };
 enum space { SPACE_CONFIG, SPACE_MMIO, SPACE_RAM };
 enum step_status { STEP_DONE, STEP_FAULT, STEP_TIMEOUT, STEP_BAD };
 

@@ -232,6 +232,9 @@ stub_\name:
     hlt #0xf000
     str x0, [x2]
     svc #0
+    stub idle
+    wfi
+    b stub_idle
     stub push
     bl push_loop
     svc #0

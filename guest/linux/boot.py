@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...bridge.server import serve
+from ...devices.device import Device
 from ...devices.probe import Probe
-from ...devices.probe_map import DEVICE, VENDOR
 from .. import payload
 from ..commander import Guest
 from ..errors import KernelError
@@ -50,11 +50,17 @@ class BootedLinux:
     stub: GdbStub
     vm: Qemu
     command: str
+    interrupts: bool
+    """Whether interrupts of devices reach virtual machines: only behind a virtio-iommu."""
 
 
 @contextlib.asynccontextmanager
-async def booted_linux(kernel: LinuxImage, cpu: str, ways: Sequence[str]) -> AsyncIterator[BootedLinux]:
-    """Serve a probe and boot the kernel; the VMM runs once for each of ``ways``: "vfio", "sysfs".
+async def booted_linux(
+    kernel: LinuxImage, cpu: str, ways: Sequence[str], others: Sequence[Device] = ()
+) -> AsyncIterator[BootedLinux]:
+    """Serve a probe and other devices, and boot the kernel; the VMM runs once for each of ``ways``: "vfio", "sysfs".
+
+    The guest has all the devices, the probe first; the VMM takes up to four.
 
     Raises:
         KernelError: The kernel, its modules or its configuration cannot be used.
@@ -74,16 +80,21 @@ async def booted_linux(kernel: LinuxImage, cpu: str, ways: Sequence[str]) -> Asy
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as name:
         folder = Path(name)
         (folder / "initramfs").write_bytes(archive(contents))
-        words = f"{_BASE} -- {VENDOR:#06x} {DEVICE:#06x} {' '.join(ways)}"
+        devices = [probe, *others]
+        numbers = [device.identity for device in devices]
+        words = " ".join([_BASE, "--", *(f"{number.vendor:#06x}:{number.device:#06x}" for number in numbers), *ways])
         extra = ["-kernel", str(kernel.image), "-initrd", str(folder / "initramfs"), "-append", words]
         extra += ["-gdb", f"unix:{folder / 'gdb'},server=on,wait=off"]
         if machine == "kvm-bypass":
             extra += ["-dtb", str(await asyncio.to_thread(_device_tree, program, cpu, folder / "dtb"))]
-        socket = folder / "probe.sock"
-        command = load_config(machine).command(program, [socket], cpu=cpu, extra=extra)
-        async with serve(probe, socket), Qemu(command, timeout=_TIMEOUT) as vm:
+        sockets = [folder / f"{index}.sock" for index in range(len(devices))]
+        command = load_config(machine).command(program, sockets, cpu=cpu, extra=extra)
+        async with contextlib.AsyncExitStack() as stack:
+            for device, socket in zip(devices, sockets, strict=True):
+                await stack.enter_async_context(serve(device, socket))
+            vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT))
             guest = Guest(probe.mailbox, vm.bounded)
-            yield BootedLinux(guest, probe, GdbStub(folder / "gdb"), vm, shlex.join(command))
+            yield BootedLinux(guest, probe, GdbStub(folder / "gdb"), vm, shlex.join(command), machine == "kvm")
 
 
 def _contents(modules: dict[str, bytes]) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-/* The device: vfio's container, group and device (Documentation/driver-api/vfio.rst), or sysfs' files. */
+/* Devices: vfio's container, groups and devices (Documentation/driver-api/vfio.rst), or sysfs' files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
@@ -63,19 +63,20 @@ static int open_group(const char *address)
 
 void vfio_open(struct device *device, const char *address)
 {
-    int group = open_group(address), file;
+    int group = open_group(address), file, first = container < 0;
 
-    container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+    if (first)
+        container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
     if (container < 0)
         fail_errno("/dev/vfio/vfio cannot be opened");
     if (control(group, VFIO_GROUP_SET_CONTAINER, &container))
-        fail_errno("vfio does not let the group into a container");
-    if (control(container, VFIO_SET_IOMMU, (void *)(intptr_t)iommu))
+        fail_errno("vfio does not let the group of %s into the container", address);
+    if (first && control(container, VFIO_SET_IOMMU, (void *)(intptr_t)iommu))
         fail_errno("vfio has no IOMMU of type %d", iommu);
     file = control(group, VFIO_GROUP_GET_DEVICE_FD, (void *)(uintptr_t)address);
     if (file < 0)
         fail_errno("vfio does not give the device");
-    device->config = file;
+    device->file = device->config = file;
     for (unsigned region = 0; region <= VFIO_PCI_CONFIG_REGION_INDEX; region++) {
         struct vfio_region_info info = { .argsz = sizeof info, .index = region };
 

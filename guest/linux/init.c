@@ -1,6 +1,6 @@
-/* The first process: loads the modules, gives the device to vfio-pci, runs the VMM once for each way that its arguments
- * name, and turns the machine off. Its arguments are those of the kernel's command line after "--": vendor, device, and
- * ways, as "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. */
+/* The first process: loads the modules, gives the devices to vfio-pci, runs the VMM once for each way that its arguments
+ * name, and turns the machine off. Its arguments are those of the kernel's command line after "--": devices as in
+ * 0x1234:0xbe50, and ways, as "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define DEVICES "/sys/bus/pci/devices"
+#define MOST 4 /* devices */
 #define SCHEME "/sys/module/kvm/parameters/bar_scheme"
 #define NOIOMMU "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 
@@ -98,21 +99,23 @@ static int is(const char *device, const char *attribute, const char *wanted)
     return length > 0 && !strncmp(value, wanted, strlen(wanted));
 }
 
-/* The address of the device, as in 0000:00:02.0. */
-static void find(const char *vendor, const char *product, char *address, size_t size)
+/* The address, as in 0000:00:02.0, of the device that is named 0xVVVV:0xDDDD. */
+static void find(const char *name, char *address, size_t size)
 {
     DIR *folder = opendir(DEVICES);
     struct dirent *entry;
+    char vendor[7] = "";
 
     if (!folder)
         fail("the kernel has no PCI bus");
+    snprintf(vendor, sizeof vendor, "%s", name);
     while ((entry = readdir(folder)))
-        if (is(entry->d_name, "vendor", vendor) && is(entry->d_name, "device", product)) {
+        if (is(entry->d_name, "vendor", vendor) && is(entry->d_name, "device", name + sizeof vendor)) {
             snprintf(address, size, "%s", entry->d_name);
             closedir(folder);
             return;
         }
-    fail("no PCI device %s:%s was found", vendor, product);
+    fail("no PCI device %s was found", name);
 }
 
 static void bind_vfio(const char *address)
@@ -153,20 +156,24 @@ static void release(const char *address)
 }
 
 /* Runs the VMM to its end; whether it ended well. */
-static int run(const char *address, char *way)
+static int run(char *way, char addresses[][64], int count)
 {
+    char *scheme = strchr(way, ':'), *arguments[4 + MOST] = { "/vmm", way, "" };
     int status;
-    char *scheme = strchr(way, ':');
+    pid_t child;
 
     if (scheme) {
         *scheme++ = 0;
         int error = put(SCHEME, scheme);
         if (error)
             fail("the kernel does not take scheme %s: %s", scheme, strerror(error));
+        arguments[2] = scheme;
     }
-    pid_t child = fork();
+    for (int i = 0; i < count; i++)
+        arguments[3 + i] = addresses[i];
+    child = fork();
     if (child == 0) {
-        execl("/vmm", "/vmm", address, way, scheme ? scheme : "", (char *)NULL);
+        execv("/vmm", arguments);
         _exit(127);
     }
     if (child < 0 || waitpid(child, &status, 0) < 0)
@@ -178,21 +185,25 @@ static int run(const char *address, char *way)
 
 int main(int argc, char **argv)
 {
-    char address[64] = "";
+    char addresses[MOST][64] = { "" };
+    int count = 0;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     mount_all();
-    if (argc < 4)
-        fail("its arguments must be vendor, device and ways, not %d words", argc - 1);
     if (access("/dev/kvm", F_OK))
         fail("the kernel has no /dev/kvm");
     load_modules();
-    find(argv[1], argv[2], address, sizeof address);
-    bind_vfio(address);
-    for (int i = 3; i < argc; i++) {
+    for (; count + 1 < argc && count < MOST && strlen(argv[count + 1]) == 13 && argv[count + 1][6] == ':'; count++) {
+        find(argv[count + 1], addresses[count], sizeof *addresses);
+        bind_vfio(addresses[count]);
+    }
+    if (!count || count + 1 == argc)
+        fail("its arguments must be 1 to %d devices and then ways, not %d words", MOST, argc - 1);
+    for (int i = count + 1; i < argc; i++) {
         if (!strcmp(argv[i], "sysfs"))
-            release(address);
-        if (!run(address, argv[i]))
+            for (int device = 0; device < count; device++)
+                release(addresses[device]);
+        if (!run(argv[i], addresses, count))
             break;
     }
     off();

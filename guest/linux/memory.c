@@ -1,5 +1,5 @@
 /* The guest's memory: RAM in huge pages whose physical addresses are known, the guest's image in it, and a memslot for
- * each contiguous run of BAR pages that the guest has asked for. */
+ * each contiguous run of BAR pages that the guest has asked for. What lies in a memslot may be mapped anew later. */
 #include <elf.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -16,7 +16,7 @@
 static int vm;
 static uint8_t *ram;
 static uint64_t physical[RAM_SIZE / HUGE_PAGE];
-static uint8_t *areas[BARS]; /* the VMM's address range for each BAR, as large as it */
+static uint8_t *areas[DEVICES][BARS]; /* the VMM's address range for each BAR, as large as it */
 static unsigned slots = 1;
 
 static int set_slot(unsigned slot, uint64_t address, uint64_t size, void *memory)
@@ -97,26 +97,20 @@ uint64_t load_elf(const char *path)
     return header.e_entry;
 }
 
-void uninstall(void)
-{
-    while (slots > 1)
-        set_slot(--slots, 0, 0, NULL);
-}
-
-/* Replaces pages of a BAR's area by what the entry says. */
-static int map_piece(const struct device *device, const struct install_entry *entry)
+int map_piece(const struct device *device, const struct install_entry *entry)
 {
     uint64_t size = entry->pages * PAGE;
-    int file = entry->memattr == BACKING_RESOURCE_WC ? device->write_combining[entry->bar] : device->bars[entry->bar];
     void *at;
 
-    if (entry->memattr < BACKING_DEVICE || entry->memattr > BACKING_RESOURCE_WC || entry->bar >= BARS)
+    if (entry->memattr < BACKING_DEVICE || entry->memattr > BACKING_NONE || entry->bar >= BARS)
         return -1;
     if (entry->offset > device->sizes[entry->bar] || size > device->sizes[entry->bar] - entry->offset)
         return -1;
-    at = areas[entry->bar] + entry->offset;
-    if (entry->memattr == BACKING_RAM)
-        at = mmap(at, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int file = entry->memattr == BACKING_RESOURCE_WC ? device->write_combining[entry->bar] : device->bars[entry->bar];
+    at = areas[device->number][entry->bar] + entry->offset;
+    if (entry->memattr == BACKING_RAM || entry->memattr == BACKING_NONE)
+        at = mmap(at, size, entry->memattr == BACKING_RAM ? PROT_READ | PROT_WRITE : PROT_NONE,
+                  MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     else
         at = mmap(at, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_SHARED, file,
                   (off_t)(device->offsets[entry->bar] + entry->offset));
@@ -126,32 +120,58 @@ static int map_piece(const struct device *device, const struct install_entry *en
 static void clear_areas(const struct device *device)
 {
     for (unsigned bar = 0; bar < BARS; bar++) {
+        uint8_t **area = &areas[device->number][bar];
+
         if (!device->sizes[bar])
             continue;
-        void *area = mmap(areas[bar], device->sizes[bar], PROT_NONE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | (areas[bar] ? MAP_FIXED : 0), -1, 0);
-        if (area == MAP_FAILED)
+        void *range = mmap(*area, device->sizes[bar], PROT_NONE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | (*area ? MAP_FIXED : 0), -1, 0);
+        if (range == MAP_FAILED)
             fail_errno("no address range for BAR %u", bar);
-        areas[bar] = area;
+        *area = range;
     }
 }
 
-void install(const struct device *device, struct install_request *request)
+/* A memslot over part of a BAR. */
+static int set_part(const struct device *device, unsigned bar, uint64_t start, uint64_t end)
+{
+    if (start >= end)
+        return 0;
+    return slots == SLOTS ||
+           set_slot(slots++, pci_bar(device, bar) + start, end - start, areas[device->number][bar] + start);
+}
+
+/* A memslot over part of a BAR; two, or less, where the MSI-X table is in it. */
+static int set_parts(const struct device *device, unsigned bar, uint64_t start, uint64_t end)
+{
+    uint64_t table, behind;
+
+    msix_pages(device, bar, &table, &behind);
+    if (behind <= start || table >= end)
+        return set_part(device, bar, start, end);
+    return set_part(device, bar, start, table) || set_part(device, bar, behind, end);
+}
+
+void install(struct install_request *request)
 {
     const struct install_entry *entries = memory_at(request->entries, request->count * sizeof *entries);
+    const struct device *device = &devices[request->function];
 
-    uninstall();
+    while (slots > 1)
+        set_slot(--slots, 0, 0, NULL);
+    request->bad = 0;
+    request->refusal = REFUSAL_LENGTH;
+    if (!entries || request->function >= device_count)
+        return;
     clear_areas(device);
-    request->refusal = entries ? REFUSAL_NONE : REFUSAL_LENGTH;
-    for (uint32_t i = 0; entries && i < request->count; i++) {
-        request->bad = i;
+    for (uint32_t i = 0; i < request->count; i++)
         if (map_piece(device, &entries[i])) {
+            request->bad = i;
             request->refusal = REFUSAL_ENTRY;
             return;
         }
-    }
     /* Entries that follow one another in a BAR are one memslot over several mappings. */
-    for (uint32_t i = 0, next; entries && i < request->count; i = next) {
+    for (uint32_t i = 0, next; i < request->count; i = next) {
         const struct install_entry *first = &entries[i];
         uint64_t end = first->offset + first->pages * PAGE;
 
@@ -160,11 +180,11 @@ void install(const struct device *device, struct install_request *request)
                 break;
             end += entries[next].pages * PAGE;
         }
-        uint64_t address = pci_bar(first->bar) + first->offset;
-        if (slots == SLOTS || set_slot(slots++, address, end - first->offset, areas[first->bar] + first->offset)) {
+        if (set_parts(device, first->bar, first->offset, end)) {
             request->bad = i;
             request->refusal = REFUSAL_TABLES;
             return;
         }
     }
+    request->refusal = REFUSAL_NONE;
 }

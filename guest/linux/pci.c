@@ -1,13 +1,12 @@
-/* Configuration space as the guest sees it, by ECAM: the device is function 0 of device 0, alone on its bus. The BAR
- * registers are the VMM's own, so that the guest may size and place them without the device's moving. */
+/* Configuration space as the guest sees it, by ECAM: each device is function 0 of a device on bus 0. The BAR registers
+ * are the VMM's own, so that the guest may size and place them without the device's moving. */
 #include <string.h>
 
 #include "vmm.h"
 
 #define PCI_BAR0 0x10u
 #define FUNCTION_SIZE 4096u
-
-static uint32_t registers[BARS];
+#define DEVICE_SIZE (8 * FUNCTION_SIZE)
 
 static uint32_t mask(const struct device *device, unsigned bar)
 {
@@ -18,24 +17,38 @@ static uint32_t mask(const struct device *device, unsigned bar)
                                                                        : 0;
 }
 
-uint64_t pci_bar(unsigned bar)
+uint64_t pci_bar(const struct device *device, unsigned bar)
 {
-    return registers[bar] & ~15u; /* the guest places all BARs below 1 GiB */
+    return device->registers[bar] & ~15u; /* the guest places all BARs below 1 GiB */
 }
 
-void pci_config(struct device *device, int write, uint64_t offset, void *value, unsigned size)
+struct device *pci_find(uint64_t address, unsigned *bar, uint64_t *offset)
 {
-    unsigned bar = (unsigned)(offset - PCI_BAR0) / 4;
+    for (struct device *device = devices; device < devices + device_count; device++)
+        for (*bar = 0; *bar < BARS; ++*bar) {
+            uint64_t start = pci_bar(device, *bar);
 
-    if (offset + size > FUNCTION_SIZE) {
+            *offset = address - start;
+            if (start && address >= start && *offset < device->sizes[*bar])
+                return device;
+        }
+    return NULL;
+}
+
+void pci_config(int write, uint64_t offset, void *value, unsigned size)
+{
+    struct device *device = devices + offset / DEVICE_SIZE;
+    unsigned at = (unsigned)(offset % DEVICE_SIZE), bar = (at - PCI_BAR0) / 4;
+
+    if (offset / DEVICE_SIZE >= device_count || at + size > FUNCTION_SIZE) {
         if (!write)
             memset(value, 0xff, size);
-    } else if (offset < PCI_BAR0 || bar >= BARS || size != 4) {
-        device_config(device, write, (unsigned)offset, value, size);
+    } else if (at < PCI_BAR0 || bar >= BARS || size != 4) {
+        msix_config(device, write, at, value, size);
     } else if (write) {
-        memcpy(&registers[bar], value, 4);
-        registers[bar] = (registers[bar] & mask(device, bar)) | device->flags[bar];
+        memcpy(&device->registers[bar], value, 4);
+        device->registers[bar] = (device->registers[bar] & mask(device, bar)) | device->flags[bar];
     } else {
-        memcpy(value, &registers[bar], 4);
+        memcpy(value, &device->registers[bar], 4);
     }
 }

@@ -19,10 +19,11 @@ from ..payload import PayloadError
 from ..provision.cache import cache_directory
 from ..provision.compiler import Compiler, find_linux_compiler
 
-FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Wconversion")
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-pthread", "-s", "-Wall", "-Wextra", "-Wconversion")
+_VMM = "main vcpu bus device pci msix vgic memory remap rules failure"
 PROGRAMS = {
     "init": ("init.c",),
-    "vmm": ("main.c", "device.c", "memory.c", "pci.c", "failure.c"),
+    "vmm": tuple(f"{name}.c" for name in _VMM.split()),
 }
 _HEADERS = ("vmm.h",)
 _SHARED = ("plan.h", "hypervisor.h")
