@@ -37,12 +37,13 @@ class MachineConfig:
         *,
         cpu: str | None = None,
         properties: Mapping[str, Any] | None = None,
+        slots: Sequence[int] = (),
         extra: Sequence[str] = (),
     ) -> list[str]:
         """Return the command that starts `qemu` with a device attached for each socket path in `devices`.
 
-        `cpu` replaces the config's own; `properties` are added to each device (`{"x-msg-timeout": 500}`); `extra` is
-        put at the end.
+        `cpu` replaces the config's own; `properties` are added to each device (`{"x-msg-timeout": 500}`); `slots` are
+        their places on the root bus, 1 to 31, where QEMU is not to choose; `extra` is put at the end.
         """
         options = list(self.options)
         if cpu is not None:
@@ -51,8 +52,9 @@ class MachineConfig:
             else:
                 options += ["-cpu", cpu]
         command = [str(qemu), "-readconfig", str(self.path), *options]
-        for socket in devices:
-            command += ["-device", device_option(socket, {**self.device, **(properties or {})})]
+        for number, socket in enumerate(devices):
+            place = {"bus": "pcie.0", "addr": f"{slots[number]:#x}"} if slots else {}
+            command += ["-device", device_option(socket, {**self.device, **(properties or {}), **place})]
         return [*command, *extra]
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ..bridge.ring import Ring
 from ..bridge.stream import EVENT, Event, file_header, unpack_all
@@ -135,13 +135,25 @@ def require_api(qemu: Path) -> None:
 class Tracer:
     """A ring and the plugin that writes it: a context manager. `options` are for the command of one QEMU."""
 
-    def __init__(self, windows: Sequence[Window] = VIRT_WINDOWS, *, capacity: int = 1 << 20) -> None:
-        """Build the plugin if need be; `capacity` is of the ring, in events. Raises `TraceError`."""
+    def __init__(
+        self, windows: Sequence[Window] = VIRT_WINDOWS, *, capacity: int = 1 << 20, eager: bool = False
+    ) -> None:
+        """Build the plugin if need be; `capacity` is of the ring, in events. Raises `TraceError`.
+
+        `eager`: barriers are there before the access behind them is done, and some that no access follows, too.
+        """
         plugin = build()
         self.ring = Ring(capacity)
         self.options = [
             "-plugin",
-            ",".join([str(plugin).replace(",", ",,"), f"ring={self.ring.path}", *map(str, windows)]),
+            ",".join(
+                [
+                    str(plugin).replace(",", ",,"),
+                    f"ring={self.ring.path}",
+                    *map(str, windows),
+                    *(["eager=on"] if eager else []),
+                ]
+            ),
         ]
 
     def __enter__(self) -> Tracer:
@@ -204,3 +216,15 @@ def recording(tracer: Tracer, path: Path, said: Recorded) -> Iterator[None]:
                 file.write(file_header(said.lost))
     if failure:
         raise failure[0]
+
+
+@contextlib.contextmanager
+def written(path: Path, lost: Callable[[], int]) -> Iterator[BinaryIO]:
+    """A trace file to write packed events to while the block runs; its header then says how many were lost."""
+    with open(path, "wb") as file:
+        file.write(file_header())
+        try:
+            yield file
+        finally:
+            file.seek(0)
+            file.write(file_header(lost()))

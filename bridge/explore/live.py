@@ -5,8 +5,23 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from ..interconnect import DEFAULT_LINK, RULES, Effect, Effects, Link, Order, Packets, Program, Rules
+from ..errors import DefinitionError
+from ..interconnect import (
+    DEFAULT_LINK,
+    RULES,
+    Effect,
+    Effects,
+    Link,
+    Mapped,
+    Order,
+    Packets,
+    Program,
+    Rules,
+    effects,
+    reaches,
+)
 from ..interconnect.order import Rows, bits
+from ..interconnect.speculation import speculative_read
 from ..stream import Event, Kind
 from .replay import Access, accesses_of, forwarded
 
@@ -26,15 +41,28 @@ class Live:
 
     At most `held` effects wait, to be overtaken or gathered; which ones go is drawn with `seed`, for each event anew:
     the same events with the same seed give the same behaviour. All that goes is legal: effects that wait are ordered by
-    `rules`, among themselves and with what comes. A load has an answer at once: what must be before it goes first. No
-    speculative reads are made.
+    `rules`, among themselves and with what comes. A load has an answer at once: what must be before it goes first.
+    `speculate` is the chance, before each access, that one is read in `mapped` that nobody asked for, if a type there
+    permits it; `mapped` may grow. What is drawn for an access depends on the seed and on how many there were before.
     """
 
-    def __init__(self, seed: int, *, held: int = HELD, rules: Rules = RULES, link: Link = DEFAULT_LINK) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        held: int = HELD,
+        speculate: float = 0.0,
+        rules: Rules = RULES,
+        link: Link = DEFAULT_LINK,
+    ) -> None:
+        if not 0 <= speculate <= 1:
+            raise DefinitionError(f"speculate must be 0 to 1, not {speculate}")
         self._seed = seed
         self._held = held
+        self._speculate = speculate
         self._rules = rules
         self._link = link
+        self.mapped: list[Mapped] = []
         self._waiting: list[Event] = []
         self._arrived: list[set[int]] = []
         """Of each event that waits, which of its effects, by offset, have gone."""
@@ -45,10 +73,13 @@ class Live:
 
         The value of any other load is what its own accesses return. Raises DefinitionError for what cannot be replayed.
         """
-        self._taken += 1
-        chance = random.Random(f"{self._seed}/{self._taken}")
         self._waiting.append(event)
         self._arrived.append(set())
+        if event.kind in (Kind.BARRIER, Kind.DGH):
+            return [], None
+        self._taken += 1
+        chance = random.Random(f"{self._seed}/{self._taken}")
+        early = self._speculated(chance)
         order = Order(Program(tuple(self._waiting)), self._rules)
         chosen = _Choice(order, self._gone(order.effects), chance)
         answer = None
@@ -61,7 +92,16 @@ class Live:
                 chosen.until(mine)
         while chosen.left.bit_count() > self._held or (chosen.left and not chance.randrange(self._held)):
             chosen.step()
-        return self._arrive(order, chosen), answer
+        return early + self._arrive(order, chosen), answer
+
+    def _speculated(self, chance: random.Random) -> list[Arrived]:
+        """A read that has no order with anything: now is as good as ever."""
+        if chance.random() >= self._speculate:
+            return []
+        part = speculative_read(reaches(self.mapped), chance)
+        found = effects(Program(part), self._rules.model)
+        packets = Packets(found, self._link)
+        return [Arrived((each,), tuple(accesses_of(found, each.bit, packets))) for each in found]
 
     def settle(self) -> list[Arrived]:
         """Everything that waits, in an order that is drawn: writes arrive in finite time (B2.3.12)."""

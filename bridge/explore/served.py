@@ -1,20 +1,19 @@
-"""A served device whose client's posted writes wait, merge and change places, as the memory types permit."""
+"""A served device whose client's posted writes wait, merge and change places, as memory types that are named permit."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..attributes import MemoryType
-from ..endpoint import Endpoint, HasEndpoint
-from ..inprocess import Direct
+from ..endpoint import HasEndpoint
 from ..interconnect import DEFAULT_LINK, RULES, Link, Rules, dmb
-from ..regions import Region
-from ..regions import Rules as Access
 from ..stream import Event, Flag, Kind
-from ..wire import RegionIndex
-from .live import HELD, Arrived, Live
+from .front import Front
+from .live import HELD, Live
+
+WAIT = 0.02
+"""Seconds without an access after which what waits arrives, if not told otherwise."""
 
 
 class Assumed(NamedTuple):
@@ -30,7 +29,7 @@ class Assumed(NamedTuple):
     barrier: bool = False
 
 
-class Reordered:
+class Reordered(Front):
     """Stands before a device, to be served in its place: `serve(Reordered(Mine(), [Assumed(...)], seed=1), path)`.
 
     All BARs are trapped. Accesses outside of the ranges go straight on. `wait`: seconds after which writes arrive
@@ -45,50 +44,12 @@ class Reordered:
         *,
         seed: int,
         held: int = HELD,
-        wait: float = 0.02,
+        wait: float = WAIT,
         rules: Rules = RULES,
         link: Link = DEFAULT_LINK,
     ) -> None:
-        self.device = device
-        self.live = Live(seed, held=held, rules=rules, link=link)
+        super().__init__(device, Live(seed, held=held, rules=rules, link=link), wait=wait)
         self._types = types
-        self._wait = wait
-        self._direct = Direct(device)
-        self._timer: asyncio.TimerHandle | None = None
-        inner = device.endpoint
-        regions = {
-            index: self._front(index, region.size) if index < RegionIndex.ROM else region
-            for index, region in inner.regions.items()
-        }
-        self.endpoint = Endpoint(
-            regions,
-            inner.interrupts,
-            inner.memory,
-            on_reset=self._reset,
-            on_disconnect=self._disconnected,
-            name=inner.name,
-        )
-
-    def settle(self) -> None:
-        """Let everything arrive that waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._do(self.live.settle())
-
-    def _front(self, bar: int, size: int) -> Region:
-        region = Region(size)
-        nothing = bytes(size)
-
-        def on_read(offset: int, length: int) -> None:
-            region.memory[offset : offset + length] = self._read(bar, offset, length)
-
-        def on_write(offset: int, length: int, value: int) -> None:
-            self._write(bar, offset, value.to_bytes(length, "little"))
-
-        rules = Access(nothing, nothing, nothing, nothing, nothing)
-        region.add_registers(0, rules, on_read=on_read, on_write=on_write, name=f"BAR {bar}")
-        return region
 
     def _assumed(self, bar: int, offset: int) -> Assumed | None:
         return next((each for each in self._types if each.bar == bar and 0 <= offset - each.offset < each.size), None)
@@ -104,9 +65,7 @@ class Reordered:
         event = Event(Kind.STORE, offset, len(data), data, bar, type=assumed.type, peripheral=0)
         self._do(self.live.take(event)[0])
         if self.live.waiting:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(self._wait, self.settle)
+            self._settle_later()
 
     def _read(self, bar: int, offset: int, size: int) -> bytes:
         assumed = self._assumed(bar, offset)
@@ -117,29 +76,3 @@ class Reordered:
         found = bytearray(size)
         self._do(arrived, found, offset)
         return bytes(found) if answer is None else answer
-
-    def _do(self, arrived: Sequence[Arrived], found: bytearray | None = None, start: int = 0) -> None:
-        for access in (access for each in arrived for access in each.accesses):
-            if access.bar is None:
-                continue
-            if access.data is not None:
-                self._direct.write(access.bar, access.offset, access.data)
-            elif found is not None:
-                at = access.offset - start
-                found[at : at + access.size] = self._direct.read(access.bar, access.offset, access.size)
-
-    def _forget(self) -> None:
-        self.live.drop()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _reset(self) -> None:
-        self._forget()
-        if self.device.endpoint.on_reset is not None:
-            self.device.endpoint.on_reset()
-
-    def _disconnected(self) -> None:
-        self._forget()
-        if self.device.endpoint.on_disconnect is not None:
-            self.device.endpoint.on_disconnect()

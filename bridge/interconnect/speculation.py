@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..attributes import MemoryType
 from ..errors import DefinitionError
 from ..stream import Event, Flag, Kind
-from .program import Program, speculative
+from .program import Part, Program, speculative
 
 _SIMD_WINDOW, _SVE_WINDOW, _NON_TEMPORAL_WINDOW = 16, 64, 128
 
@@ -89,10 +89,14 @@ def speculated(program: Program, mapped: Sequence[Mapped], seed: int, most: int 
     chance = random.Random(seed)
     where = reaches(mapped, program.events)
     for _ in range(most if where else 0):
-        reach = chance.choice(where)
-        part = tuple(_read(reach, chance))
+        part = speculative_read(where, chance)
         program = program.inserted(chance.randrange(len(program.events) + 1), part)
     return program
+
+
+def speculative_read(where: Sequence[Reach], chance: random.Random) -> Part:
+    """One read somewhere there, 1 to 64 bytes, as several events if it is long; nothing when nothing is reached."""
+    return tuple(_read(chance.choice(where), chance)) if where else ()
 
 
 def _read(reach: Reach, chance: random.Random) -> Iterator[Event]:

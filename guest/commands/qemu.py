@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..catalogue import create_device
 from ..machines import load_config
 from .common import DEVICE_HELP, make_room, run, served
+
+if TYPE_CHECKING:
+    from ...bridge.endpoint import HasEndpoint
+    from ..reordering import Reordering
+
+_MOST_REORDERED = 16
 
 
 @click.command()
@@ -23,6 +30,20 @@ from .common import DEVICE_HELP, make_room, run, served
 @click.option(
     "--trace", type=click.Path(path_type=Path, dir_okay=False), help="Record the guest's accesses to BARs here."
 )
+@click.option(
+    "--reorder",
+    type=int,
+    metavar="SEED",
+    help="Let the guest's posted writes to the devices wait, merge and change places, as the types and barriers permit "
+    "that the tracer sees; SEED picks how.",
+)
+@click.option(
+    "--speculate",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="CHANCE",
+    help="With --reorder: of a read that nobody made, before each access, where the type permits it.",
+)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def qemu(
     config: str,
@@ -30,6 +51,8 @@ def qemu(
     cpu: str | None,
     only_print: bool,
     trace: Path | None,
+    reorder: int | None,
+    speculate: float,
     extra: Sequence[str],
 ) -> None:
     """Start QEMU as CONFIG describes it, with devices attached, in the foreground.
@@ -41,7 +64,15 @@ def qemu(
 
     With --trace every access to a BAR is recorded, with the memory type that the guest's own tables give it, and the
     barriers between; `pyvfio-user trace` shows it. QEMU's plugin interface must be version 7 (QEMU 11).
+
+    With --reorder the devices see what the guest posts to trapped regions in an order, gathered in a way, that the
+    architecture permits: with the same SEED the same one, if the guest makes the same accesses. The last line has
+    digests: where what was made is the same, so is what arrived.
     """
+    if speculate and reorder is None:
+        raise click.UsageError("--speculate must come with --reorder SEED, not alone")
+    if reorder is not None and not 1 <= len(names) <= _MOST_REORDERED:
+        raise click.UsageError(f"--reorder must have 1 to {_MOST_REORDERED} devices, not {len(names)}")
     machine = load_config(config)
     devices = [] if only_print else [create_device(name) for name in names]
     from ..provision.qemu import find_qemu
@@ -60,10 +91,18 @@ def qemu(
         with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
             sockets = [Path(folder) / f"{number}.sock" for number in range(len(devices))]
             async with contextlib.AsyncExitStack() as stack:
-                for device, path in zip(devices, sockets, strict=True):
+                shown: Sequence[HasEndpoint] = devices
+                slots: Sequence[int] = ()
+                options: Sequence[str] = ()
+                if reorder is not None:
+                    ways = _reordered(program, [*zip(names, devices, strict=True)], reorder, speculate, trace)
+                    front = await stack.enter_async_context(ways)
+                    shown, slots, options = front.fronts, front.slots, front.options
+                elif trace:
+                    options = stack.enter_context(_traced(program, trace))
+                for device, path in zip(shown, sockets, strict=True):
                     await stack.enter_async_context(served(device, path))
-                options = stack.enter_context(_traced(program, trace)) if trace else []
-                command = machine.command(program, sockets, cpu=cpu, extra=[*options, *extra])
+                command = machine.command(program, sockets, cpu=cpu, slots=slots, extra=[*options, *extra])
                 click.echo(f"$ {shlex.join(command)}", err=True)
                 return await run_in_foreground(command)
 
@@ -84,5 +123,32 @@ def _traced(program: Path, path: Path) -> Iterator[list[str]]:
                 yield tracer.options
         finally:
             click.echo(f"trace: {said.events:,} events in {path}", err=True)
-            if said.lost:
-                click.echo(f"trace: {said.lost:,} more were lost: they came faster than they were written", err=True)
+            _say_lost(said.lost)
+
+
+def _say_lost(lost: int) -> None:
+    if lost:
+        click.echo(f"trace: {lost:,} more were lost: they came faster than they were written", err=True)
+
+
+@contextlib.asynccontextmanager
+async def _reordered(
+    program: Path, devices: Sequence[tuple[str, HasEndpoint]], seed: int, speculate: float, trace: Path | None
+) -> AsyncIterator[Reordering]:
+    """Reorder what the devices' guest posts; say at the end what came of it."""
+    from ..reordering import reordering
+    from ..tracing import require_api, written
+
+    require_api(program)
+    make_room(trace)
+    front: Reordering | None = None
+    with contextlib.ExitStack() as files:
+        lost = lambda: front.labels.dropped if front else 0  # noqa: E731
+        keep = files.enter_context(written(trace, lost)).write if trace else None
+        async with reordering([device for _, device in devices], seed, speculate=speculate, keep=keep) as front:
+            yield front
+        for (name, _), each in zip(devices, front.fronts, strict=True):
+            click.echo(f"reorder: {name}, seed {seed}: {each.tally}", err=True)
+        if trace:
+            click.echo(f"trace: {front.labels.events:,} events in {trace}", err=True)
+        _say_lost(front.labels.dropped)

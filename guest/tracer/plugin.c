@@ -3,7 +3,8 @@
  * A plugin for QEMU's TCG: records every access of an arm64 guest to what the windows hold, with the memory type that the
  * guest's translation tables give it, and the barriers between.
  *
- * Arguments: ring=FILE, and for each range of physical addresses window=BASE+SIZE or config=BASE+SIZE (an ECAM).
+ * Arguments: ring=FILE, and for each range of physical addresses window=BASE+SIZE or config=BASE+SIZE (an ECAM);
+ * eager=on for a reader that must have barriers before the next access is done.
  */
 #include "tracer.h"
 
@@ -19,6 +20,7 @@ unsigned window_count;
 
 struct vcpu *vcpus;
 unsigned vcpu_count;
+bool eager;
 
 static void initialised(unsigned index, void *unused)
 {
@@ -50,8 +52,12 @@ static void on_barrier(unsigned index, void *userdata)
     if (at == vcpu->barriers) {
         vcpu->barrier[at] = site;
         vcpu->barriers++;
+        if (eager)
+            tell_barriers(vcpu);
         return;
     }
+    if (at < vcpu->told)
+        return;
     memmove(&vcpu->barrier[at], &vcpu->barrier[at + 1], (vcpu->barriers - at - 1) * sizeof vcpu->barrier[0]);
     vcpu->barrier[vcpu->barriers - 1] = site;
 }
@@ -187,7 +193,9 @@ static bool parse(const char *argument)
         return parse_window(argument + 7, false);
     if (strncmp(argument, "config=", 7) == 0)
         return parse_window(argument + 7, true);
-    fprintf(stderr, "pyvfio-user tracer: argument must be ring=, window= or config=, not %s\n", argument);
+    if (strcmp(argument, "eager=on") == 0)
+        return eager = true;
+    fprintf(stderr, "pyvfio-user tracer: argument must be ring=, window=, config= or eager=on, not %s\n", argument);
     return false;
 }
 

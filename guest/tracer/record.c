@@ -4,10 +4,10 @@
 
 #include <string.h>
 
-void record_barriers(struct vcpu *vcpu)
+void tell_barriers(struct vcpu *vcpu)
 {
-    for (unsigned i = 0; i < vcpu->barriers; i++) {
-        const struct site *site = vcpu->barrier[i];
+    while (vcpu->told < vcpu->barriers) {
+        const struct site *site = vcpu->barrier[vcpu->told++];
         uint64_t sequence;
         struct event *event = ring_begin(vcpu, &sequence);
 
@@ -24,7 +24,13 @@ void record_barriers(struct vcpu *vcpu)
         event->el = EVENT_NO_EL;
         ring_end(event, sequence);
     }
-    vcpu->barriers = 0;
+}
+
+/* An access is about to be recorded: what comes behind it are others. */
+void record_barriers(struct vcpu *vcpu)
+{
+    tell_barriers(vcpu);
+    vcpu->barriers = vcpu->told = 0;
 }
 
 static void emit_part(struct vcpu *vcpu, const struct page *page, const struct site *site, uint64_t address,

@@ -88,7 +88,8 @@ struct vcpu {
     uint64_t lost;  /* events since the last that found room */
     uint64_t limit; /* of the ring's head, as far as is known: there is room before it */
     uint32_t index;
-    uint32_t barriers; /* how many there are below */
+    uint32_t barriers; /* how many there are below, */
+    uint32_t told;     /* and of these already in the ring */
     bool all_dropped;  /* by a TLBI that no DSB has completed yet */
     bool aarch32;      /* it is in AArch32 state, */
     bool el1_aarch32;  /* and so would be its EL1 */
@@ -100,7 +101,7 @@ struct vcpu {
     struct qemu_plugin_register *x[32]; /* x[31] is SP */
     struct qemu_plugin_register *system[SYSTEM_REGISTERS];
     struct page pages[PAGES];
-    /* Barriers since the last event, each kind once, where it was seen last: they count when an access follows. */
+    /* Barriers since the last access that was recorded, each kind once, where it was seen last (eager: first). */
     const struct site *barrier[BARRIERS];
 };
 
@@ -114,6 +115,7 @@ extern unsigned window_count;
 extern struct vcpu *vcpus;
 extern unsigned vcpu_count;
 extern struct ring *ring;
+extern bool eager; /* barriers are in the ring when they are executed, not when an access follows */
 
 /* decode.c */
 struct meaning decode(uint32_t word);
@@ -169,6 +171,7 @@ struct label label_of(struct vcpu *vcpu, uint64_t address, uint64_t physical);
 /* record.c */
 void record(struct vcpu *vcpu, const struct site *site, uint64_t address, const uint8_t *data, uint64_t size,
             uint8_t kind, uint16_t flags, const qemu_plugin_meminfo_t *info);
+void tell_barriers(struct vcpu *vcpu);
 void record_barriers(struct vcpu *vcpu);
 
 /* access.c */

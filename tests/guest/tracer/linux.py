@@ -1,9 +1,9 @@
-"""Debian's arm64 kernel as a guest, with `init.c` or `kvm.c` as its only process."""
+"""Debian's arm64 kernel as a guest, with a program of ours as its only process."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyvfio_user.guest.payload import TARGET_FLAGS
@@ -24,12 +24,11 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return console + b"".join(entries) + _entry("TRAILER!!!", 0, b"")
 
 
-def initramfs(folder: Path, program: str) -> tuple[Path, Path]:
+def initramfs(folder: Path, source: Path, defines: Sequence[str] = ()) -> tuple[Path, Path]:
     """An initramfs that starts the program with this source, and the latter's ELF."""
     compiler = find_compiler()
     init, image = folder / "init", folder / "initramfs"
-    source = Path(__file__).parent / program
-    flags = [flag for flag in TARGET_FLAGS if flag != "-mstrict-align"]
+    flags = [*(flag for flag in TARGET_FLAGS if flag != "-mstrict-align"), f"-I{Path(__file__).parent}", *defines]
     subprocess.run([*compiler.command, *flags, str(source), "-o", str(init)], check=True)
     image.write_bytes(archive({"init": init.read_bytes()}))
     return image, init

@@ -17,6 +17,7 @@ from pyvfio_user.guest.symbols import Symbols, load_symbols
 from .linux import initramfs
 from .runs import access, label
 
+HERE = Path(__file__).parent
 NVME, UPCASE = 1 << 3, 2 << 3
 """The functions' addresses: QEMU gives its own devices' before those of JSON options."""
 SUBMISSION_DOORBELL = 0x1000
@@ -63,7 +64,7 @@ def test_linux_is_traced(
 ) -> None:
     """Debian's kernel: BARs are Device-nGnRE (ioremap; pgprot_device for sysfs), configuration space nGnRnE."""
     monkeypatch.chdir(tmp_path)  # where the guest leaves its symbols
-    image, init = initramfs(tmp_path, "init.c")
+    image, init = initramfs(tmp_path, HERE / "init.c")
     events = traced(kernel, image, *machine)
     symbols = load_symbols([Path("kallsyms"), init])
     accesses = [event for event in events if event.bar is not None]
@@ -98,7 +99,7 @@ def test_linux_is_traced(
 def test_a_guest_of_its_kvm_is_traced(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """KVM 6.1 maps a BAR that is no vfio-pci's with stage 2 Device-nGnRE, whatever the nested guest's stage 1 says."""
     monkeypatch.chdir(tmp_path)
-    image, _ = initramfs(tmp_path, "kvm.c")
+    image, _ = initramfs(tmp_path, HERE / "kvm.c")
     stores = [event for event in traced(kernel, image) if event.peripheral == UPCASE and event.bar == 0]
     assert [(access(event), label(event)) for event in stores] == [
         ("store 0+0xc 4: 0x1", "00 over 1 = 00 at EL1"),

@@ -292,3 +292,12 @@ def test_where_events_are_missing_the_stream_says_how_many(tmp_path: Path, qemu_
         assert len(found) - len(gaps) + tracer.ring.dropped == total > 1_000_000
         assert gaps
         assert 0 < sum(event.size for event in gaps) <= tracer.ring.dropped
+
+
+def test_an_eager_tracer_tells_barriers_when_they_are_executed(qemu_binary: QemuBinary, tmp_path: Path) -> None:
+    """Each kind once between two accesses, where it was seen first; behind the last access, too."""
+    with Tracer(eager=True) as tracer:
+        run_traced(qemu_binary.path, compile_program(tmp_path), tracer, smp=1)
+        cases = by_case(tracer.events())
+    assert [access(event) for event in cases[9]][:5] == ["dmb oshst", "dmb ish", "dgh", "store 2+0x0 8: 0x1", "dsb st"]
+    assert [access(event) for event in cases[1]] == INSTRUCTIONS[1]

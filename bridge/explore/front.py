@@ -1,0 +1,105 @@
+"""What stands before a served device and decides when its client's accesses arrive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from ..endpoint import Endpoint, HasEndpoint
+from ..inprocess import Direct
+from ..regions import Region, Rules
+from ..wire import RegionIndex
+from .live import Arrived, Live
+
+
+class Front:
+    """An endpoint of the same regions, BARs `trapped`, whose accesses go to `_write` and `_read`.
+
+    `wait`: seconds after which writes arrive though nothing comes behind them: they do in finite time.
+    """
+
+    def __init__(
+        self, device: HasEndpoint, live: Live, *, wait: float, trapped: Callable[[Region], bool] = lambda region: True
+    ) -> None:
+        self.device = device
+        self.live = live
+        self.wait = wait
+        self._direct = Direct(device)
+        self._timer: asyncio.TimerHandle | None = None
+        inner = device.endpoint
+        regions = {
+            index: self._front(index, region) if index < RegionIndex.ROM and trapped(region) else region
+            for index, region in inner.regions.items()
+        }
+        self.endpoint = Endpoint(
+            regions,
+            inner.interrupts,
+            inner.memory,
+            on_reset=self._reset,
+            on_disconnect=self._disconnected,
+            name=inner.name,
+        )
+
+    def settle(self) -> None:
+        """Let everything arrive that waits."""
+        self._stop_timer()
+        self._do(self.live.settle())
+
+    def _write(self, bar: int, offset: int, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _read(self, bar: int, offset: int, size: int) -> bytes:
+        raise NotImplementedError
+
+    def _front(self, bar: int, inner: Region) -> Region:
+        region = Region(inner.size)
+        nothing = bytes(inner.size)
+
+        def on_read(offset: int, length: int) -> None:
+            region.memory[offset : offset + length] = self._read(bar, offset, length)
+
+        def on_write(offset: int, length: int, value: int) -> None:
+            self._write(bar, offset, value.to_bytes(length, "little"))
+
+        rules = Rules(nothing, nothing, nothing, nothing, nothing)
+        region.add_registers(0, rules, on_read=on_read, on_write=on_write, name=f"BAR {bar}")
+        return region
+
+    def _do(self, arrived: Iterable[Arrived], found: bytearray | None = None, start: int = 0) -> None:
+        """Do what arrived; what the program's own load returns goes into `found`, whose first byte is at `start`."""
+        for each in arrived:
+            made = not any(effect.optional for effect in each.effects)
+            for access in each.accesses:
+                if access.bar is None:
+                    continue
+                if access.data is not None:
+                    self._direct.write(access.bar, access.offset, access.data)
+                    continue
+                data = self._direct.read(access.bar, access.offset, access.size)
+                if found is not None and made:
+                    at = access.offset - start
+                    found[at : at + access.size] = data
+
+    def _settle_later(self) -> None:
+        """Unless something else comes before: by then the driver waits for the device, or does something else."""
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(self.wait, self.settle)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _forget(self) -> None:
+        self.live.drop()
+        self._stop_timer()
+
+    def _reset(self) -> None:
+        self._forget()
+        if self.device.endpoint.on_reset is not None:
+            self.device.endpoint.on_reset()
+
+    def _disconnected(self) -> None:
+        self._forget()
+        if self.device.endpoint.on_disconnect is not None:
+            self.device.endpoint.on_disconnect()
