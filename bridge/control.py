@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from . import wire
 from .endpoint import Endpoint
 from .errors import WireError
+from .hotpath._native import lib
 from .log import logger
 from .wire import Command
 
@@ -58,6 +58,8 @@ class Control:
         left = list(fds)
         handler = _HANDLERS.get(command)
         try:
+            if -1 in fds:
+                raise OSError(errno.EMFILE, f"descriptors must be at most {wire.MAX_FDS}, and fit the process's limit")
             if not self.negotiated and command != Command.VERSION:
                 return Reply(error=errno.EINVAL)
             if handler is None:
@@ -76,7 +78,7 @@ class Control:
             return Reply(error=errno.EIO)
         finally:
             for fd in left:
-                os.close(fd)
+                lib.pvu_drop(fd)
 
     def _version(self, body: bytes, fds: list[int]) -> Reply:
         wire.VERSION.unpack_from(body)

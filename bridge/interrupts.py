@@ -179,14 +179,16 @@ class Interrupts:
                 f"SET_IRQS must be of a known form, not flags {flags:#x}, {count} vectors, "
                 f"{len(fds)} file descriptors and {len(data)} bytes",
             )
-        if disable:
-            self._disable(irq)
-        elif form == IrqSet.DATA_EVENTFD:
-            self._take_eventfds(irq, action, start, count, fds)
-        else:
-            chosen = [start + n for n in range(count) if form == IrqSet.DATA_NONE or data[n]]
-            self._act(irq, action, chosen)
-        self._tell_c()
+        try:
+            if disable:
+                self._disable(irq)
+            elif form == IrqSet.DATA_EVENTFD:
+                self._take_eventfds(irq, action, start, count, fds)
+            else:
+                chosen = [start + n for n in range(count) if form == IrqSet.DATA_NONE or data[n]]
+                self._act(irq, action, chosen)
+        finally:
+            self._tell_c()  # C must not know descriptors that are closed by now, whatever came of the rest
 
     def reset(self) -> None:
         """Deasserts INTx and forgets what is pending, as a device reset does; the client's eventfds stay."""

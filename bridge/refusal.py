@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 
 from . import wire
+from .hotpath._native import lib
 
+_FD = struct.Struct("=i")
+_ROOM = socket.CMSG_SPACE(253 * _FD.size)  # for all descriptors that the kernel lets through at once
 _PATIENCE = 1.0  # seconds for the client to say VERSION and, once refused, to leave
 
 
@@ -32,12 +36,15 @@ class Refusal:
         """Closes the connection."""
         self._timer.cancel()
         self._loop.remove_reader(self._connection)
-        self._connection.close()
+        lib.pvu_hang_up(self._connection.detach())
         self._ended(self)
 
     def _receive(self) -> None:
         try:
-            data = self._connection.recv(4096)  # descriptors, which a plain receive has no room for, are dropped
+            data, beside, _, _ = self._connection.recvmsg(4096, _ROOM)
+            for _, _, rights in beside:
+                for (fd,) in _FD.iter_unpack(rights):
+                    lib.pvu_drop(fd)
             if data and len(self._header) < wire.HEADER.size:
                 self._header += data
                 if len(self._header) >= wire.HEADER.size:

@@ -107,7 +107,7 @@ class Server:
         if len(self._refusals) < _MAX_REFUSALS:
             self._refusals.add(Refusal(socket.socket(fileno=connection), error, self._refusals.discard))
         else:
-            os.close(connection)
+            lib.pvu_hang_up(connection)
 
     def _left(self) -> None:
         self.session = None

@@ -138,7 +138,7 @@ class Session:
         body = message[wire.HEADER.size :]
         if header.flags & wire.TYPE_MASK == wire.REPLY:
             for fd in fds:
-                os.close(fd)
+                lib.pvu_drop(fd)
             logger.debug("dropping a reply that nobody waits for: id %d", header.message_id)
         else:
             self._command = header.command

@@ -140,7 +140,8 @@ enum {
     PVU_READY,     /* descriptor `token` is ready: `events` */
     PVU_READ,      /* a read of a span with PVU_HOOK_READ */
     PVU_WRITE,     /* a write to a span with PVU_HOOK_WRITE, already applied */
-    PVU_MESSAGE,   /* a message that is Python's: `data`, `size` bytes, and `fds`, which are the receiver's to close */
+    PVU_MESSAGE,   /* a message that is Python's: `data`, `size` bytes, and `fds`, which are the receiver's to drop;
+                      the last is -1 when there were more, or the process could not have them */
     PVU_DOORBELLS, /* `size` entries pvu_ring at `data`; nothing to finish */
     PVU_TRANSFERRED, /* transfer `value` ended: `hook` is 0, or an errno for `size` bytes at `offset`; nothing to finish */
     PVU_CLOSED,    /* the session is over: `value` is 0 or an errno; nothing to finish */
@@ -181,6 +182,13 @@ int pvu_poller_submit(pvu_poller *poller);
 
 /* Sessions: one client each. After PVU_READ, PVU_WRITE or PVU_MESSAGE nothing more is served until pvu_finish. */
 
+/*
+ * Closes a descriptor that came from a client. To close one can take as long as the client likes (SO_LINGER, FUSE): then
+ * a thread does it, that there is as long as it has to. -1 is nothing to close.
+ */
+void pvu_drop(int fd);
+/* Closes a client's socket, at once for the client; the same for what it sent and nobody received. */
+void pvu_hang_up(int socket);
 /* The next client of a listening UNIX socket, and the user who connected (SO_PEERCRED); or a negative errno. */
 int pvu_accept(int listener, uint32_t *uid);
 /* Takes over `fd`, a stream socket, whatever comes of it. A device has one session at a time. */

@@ -12,6 +12,7 @@ SOURCES = [
     "region.c",
     "signal.c",
     "echo.c",
+    "descriptors.c",
     "device.c",
     "guard.c",
     "dma.c",

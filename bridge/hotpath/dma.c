@@ -2,7 +2,6 @@
 #include "hotpath.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -77,20 +76,14 @@ static void drop(dma_map *map)
     }
 }
 
-/*
- * Is there memory behind the file, which can be sealed (tmpfs, a memfd, hugetlbfs), or a disk? Other file systems have
- * no device number of a disk: FUSE and those of a network could have each access wait for whoever serves them. Even to
- * ask for the file's attributes, or the file system's, would, so nothing is asked that the kernel does not know.
- */
 static int check_file(uint64_t size, int fd, uint64_t offset, uint64_t *page)
 {
     struct statx file;
     struct statfs system;
+    int status = descriptor_file(fd, &file);
 
-    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &file) < 0)
-        return -errno;
-    if (!S_ISREG(file.stx_mode) || (!file.stx_dev_major && fcntl(fd, F_GET_SEALS) < 0))
-        return -EOPNOTSUPP;
+    if (status < 0)
+        return status;
     if (!file.stx_dev_major && fstatfs(fd, &system) == 0 && system.f_type == HUGETLBFS_MAGIC)
         *page = (uint64_t)system.f_bsize;
     /* Beyond the file's end there would be SIGBUS instead of memory. */

@@ -15,6 +15,7 @@ enum {
     PVU_REGIONS = 9,
     PVU_IRQS = 5,
     PVU_MAX_FDS = 16,               /* in one message: what VERSION offers */
+    PVU_FDS_BESIDE = 253,           /* that can come beside one receive: the kernel's SCM_MAX_FD */
     PVU_MAX_TRANSFER = 1 << 20,     /* data bytes in one message: what VERSION offers */
     PVU_MAX_RINGS = 1024,           /* doorbells handed over at once */
 };
@@ -124,6 +125,18 @@ struct pvu_device {
     uint32_t ring_count;
 };
 
+/* descriptors.c: those that came from a client. */
+
+struct statx;
+
+/* Room for all that can come: what there is no room for the kernel closes, which can block (see pvu_drop). */
+enum { RX_CONTROL = CMSG_SPACE(PVU_FDS_BESIDE * sizeof(int)) };
+
+/* Takes those that came beside a receive with RX_CONTROL bytes of room; how many. */
+int descriptors_beside(struct msghdr *message, int fds[static PVU_FDS_BESIDE]);
+/* Is it a file, memory or on a disk, whose pages are there without anybody's help? 0 or a negative errno. */
+int descriptor_file(int fd, struct statx *file);
+
 /* session.c: a client's socket, what came in, what goes out. */
 
 enum {
@@ -183,7 +196,7 @@ struct pvu_session {
     uint8_t *rx; /* RX_SIZE bytes; unread ones from head to tail */
     size_t rx_head, rx_tail;
     struct {
-        int fd;
+        int fd;     /* -1: some could not be taken */
         size_t end; /* index in rx behind the last byte that it came with */
     } rx_fds[RX_FDS];
     size_t rx_fd_count;
@@ -204,8 +217,6 @@ struct pvu_session {
     uint16_t next_id; /* of a request of ours */
     bool starved;     /* no room for it: the client must read first */
 };
-
-enum { RX_CONTROL = CMSG_SPACE(PVU_MAX_FDS * sizeof(int)) }; /* beside a receive: the kernel closes more descriptors */
 
 /* One receive. True when there was something: bytes, or the end. */
 bool session_receive(pvu_session *session);

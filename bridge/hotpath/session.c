@@ -20,26 +20,30 @@ void session_end(pvu_session *session, int error)
 
 /* Receiving */
 
-/* Descriptors come with the last bytes of a receive: the kernel ends it there. */
+static void keep_fd(pvu_session *session, int fd)
+{
+    if (session->rx_fd_count == RX_FDS) {
+        pvu_drop(fd);
+        return;
+    }
+    session->rx_fds[session->rx_fd_count].fd = fd;
+    session->rx_fds[session->rx_fd_count++].end = session->rx_tail;
+}
+
+/* Descriptors come with the last bytes of a receive: the kernel ends it there. Of too many, -1 takes the last one's place. */
 static void take_fds(pvu_session *session, struct msghdr *message)
 {
-    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
-        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    int fds[PVU_FDS_BESIDE];
+    int count = message->msg_controllen ? descriptors_beside(message, fds) : 0, kept = count;
 
-        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t i = 0; i < count; i++) {
-            int fd;
-
-            memcpy(&fd, CMSG_DATA(part) + i * sizeof(fd), sizeof(fd));
-            if (session->rx_fd_count == RX_FDS) {
-                close(fd);
-                continue;
-            }
-            session->rx_fds[session->rx_fd_count].fd = fd;
-            session->rx_fds[session->rx_fd_count++].end = session->rx_tail;
-        }
-    }
+    if (message->msg_flags & MSG_CTRUNC || count > PVU_MAX_FDS)
+        kept = count < PVU_MAX_FDS ? count : PVU_MAX_FDS - 1;
+    for (int i = 0; i < kept; i++)
+        keep_fd(session, fds[i]);
+    if (kept < count || message->msg_flags & MSG_CTRUNC)
+        keep_fd(session, -1);
+    for (int i = kept; i < count; i++)
+        pvu_drop(fds[i]);
 }
 
 static void compact_rx(pvu_session *session)
@@ -96,7 +100,7 @@ bool session_received(pvu_session *session, ssize_t got, const uint8_t *data, st
         memcpy(session->rx + session->rx_tail, data, (size_t)got);
     session->rx_tail += (size_t)got;
     session->grown |= session->rx_tail > BUFFERS_KEPT;
-    if (beside->msg_controllen)
+    if (beside->msg_controllen || beside->msg_flags & MSG_CTRUNC)
         take_fds(session, beside);
     return true;
 }
@@ -114,17 +118,25 @@ bool session_receive(pvu_session *session)
     return session_received(session, got < 0 ? -errno : got, NULL, &message);
 }
 
-/* Descriptors of the message that ends at `last`: the first up to `room` go to `fds`, others are closed. */
+/*
+ * Descriptors of the message that ends at `last`: the first up to `room` go to `fds`, others are closed. Where there is
+ * room at all, the last is then -1.
+ */
 static uint32_t claim_fds(pvu_session *session, size_t last, int32_t *fds, uint32_t room)
 {
     uint32_t claimed = 0;
     size_t n = 0;
 
     for (; n < session->rx_fd_count && session->rx_fds[n].end <= last; n++) {
-        if (claimed < room)
+        if (claimed < room) {
             fds[claimed++] = session->rx_fds[n].fd;
-        else
-            close(session->rx_fds[n].fd);
+            continue;
+        }
+        pvu_drop(session->rx_fds[n].fd);
+        if (room) {
+            pvu_drop(fds[room - 1]);
+            fds[room - 1] = -1;
+        }
     }
     session->rx_fd_count -= n;
     memmove(session->rx_fds, session->rx_fds + n, session->rx_fd_count * sizeof(session->rx_fds[0]));
@@ -268,14 +280,16 @@ void pvu_session_free(pvu_session *session)
         session_flush(session);
     /* What the kernel may still receive into stays where it is. */
     if (!poller_forget(session->poller, session) && !forked) {
-        shutdown(session->fd, SHUT_RDWR);
-        close(session->fd);
+        pvu_hang_up(session->fd);
         return;
     }
     claim_fds(session, RX_SIZE, NULL, 0);
     for (uint32_t i = 0; session->deferred == PVU_MESSAGE && i < session->event.fd_count; i++)
-        close(session->event.fds[i]);
-    close(session->fd);
+        pvu_drop(session->event.fds[i]);
+    if (forked)
+        close(session->fd);
+    else
+        pvu_hang_up(session->fd);
     buffers_give(session->poller, session->rx, session->grown);
     free(session);
 }

@@ -196,7 +196,9 @@ static void received(uring *ring, pvu_session *session, const struct io_uring_cq
     if (cqe->flags & IORING_CQE_F_BUFFER) {
         uint16_t number = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
         piece *got = &ring->pieces[number];
-        struct msghdr message = { .msg_control = got->control, .msg_controllen = got->told.controllen };
+        struct msghdr message = {
+            .msg_control = got->control, .msg_controllen = got->told.controllen, .msg_flags = (int)got->told.flags
+        };
 
         session_received(session, got->told.payloadlen, got->data, &message);
         offer(ring, number);

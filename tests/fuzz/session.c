@@ -185,7 +185,7 @@ static void send_message(connection *client, size_t size, input *from)
         return;
     }
     fds = transmit(client, message, cut, fds);
-    expect_message(&client->model, client->device, client->negotiated, message, fds < 16 ? fds : 16);
+    expect_message(&client->model, client->device, client->negotiated, message, fds < 17 ? fds : 17);
     if (cut < size) {
         pump(3, 0);
         transmit(client, message + cut, size - cut, 0);

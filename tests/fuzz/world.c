@@ -207,6 +207,8 @@ static void take_message(connection *connection, const pvu_event *event)
     for (uint32_t i = 0; i < event->fd_count; i++) {
         struct stat got, sent;
 
+        if (i == 15 && event->fds[i] == -1)
+            break;
         CHECK(fstat(event->fds[i], &got) == 0 && fstat(sent_files[i % FILES], &sent) == 0);
         CHECK(got.st_ino == sent.st_ino || !connection->model.exact);
         CHECK(close(event->fds[i]) == 0);
@@ -259,6 +261,7 @@ static void handle(int kind, const pvu_event *event)
         return;
     case PVU_MESSAGE:
         what = (happening){ .kind = kind, .fds = event->fd_count, .size = event->size };
+        what.fds += event->fd_count == 16 && event->fds[15] == -1; /* for too many */
         take_message(connection, event);
         break;
     case PVU_WRITE:
