@@ -67,13 +67,14 @@ class Live:
         self._arrived: list[set[int]] = []
         """Of each event that waits, which of its effects, by offset, have gone."""
         self._taken = 0
+        self._instruction, self._pc = 0, 0
 
     def take(self, event: Event) -> tuple[list[Arrived], bytes | None]:
         """What arrives now, in this order, and the answer to a load that a waiting store gives.
 
         The value of any other load is what its own accesses return. Raises DefinitionError for what cannot be replayed.
         """
-        self._waiting.append(event)
+        self._waiting.append(self._of_one_execution(event))
         self._arrived.append(set())
         if event.kind in (Kind.BARRIER, Kind.DGH):
             return [], None
@@ -93,6 +94,14 @@ class Live:
         while chosen.left.bit_count() > self._held or (chosen.left and not chance.randrange(self._held)):
             chosen.step()
         return early + self._arrive(order, chosen), answer
+
+    def _of_one_execution(self, event: Event) -> Event:
+        """With a number for its address: the first events of an instruction may be gone when the next ones come, and
+        those of the time before may not.
+        """
+        self._instruction += not event.element or event.pc != self._pc
+        self._pc = event.pc
+        return event._replace(pc=self._instruction)
 
     def _speculated(self, chance: random.Random) -> list[Arrived]:
         """A read that has no order with anything: now is as good as ever."""

@@ -240,7 +240,7 @@ enum { PVU_ORDERS_EFFECTS = 64, PVU_ORDERS_IMAGE = 4096 };
 typedef struct pvu_orders pvu_orders;
 
 enum {
-    PVU_INVARIANT_BEFORE = 0,   /* all of `first` have arrived in blocks before any of `second` */
+    PVU_INVARIANT_BEFORE = 0,   /* all of `first` that arrive have, in blocks before any of `second` */
     PVU_INVARIANT_TOGETHER = 1, /* one block has all of `first` */
     PVU_INVARIANT_NEVER = 2,    /* none of `first` arrives */
     PVU_INVARIANT_FINAL = 3,    /* the image is in the end as expected */

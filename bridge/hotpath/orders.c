@@ -205,7 +205,8 @@ static bool holds(const pvu_orders *orders, const pvu_invariant *invariant, cons
     if (invariant->kind == PVU_INVARIANT_FINAL)
         return final_holds(orders, blocks, count);
     for (uint32_t block = 0; block < count; block++) {
-        if (invariant->kind == PVU_INVARIANT_BEFORE && blocks[block] & invariant->second && invariant->first & ~arrived)
+        if (invariant->kind == PVU_INVARIANT_BEFORE && blocks[block] & invariant->second &&
+            invariant->first & orders->all & ~arrived)
             return false;
         if (invariant->kind == PVU_INVARIANT_TOGETHER && !(invariant->first & ~blocks[block]))
             return true;

@@ -34,7 +34,10 @@ class Data(NamedTuple):
 
 
 def arrives_before(first: int, second: int, name: str = "") -> Invariant:
-    """All effects in the mask `first` have arrived before any in `second`, and not in one block with it."""
+    """All effects in the mask `first` have arrived before any in `second`, and not in one block with it.
+
+    One that never arrives, such as a load that a store answered, breaks nothing.
+    """
     return Invariant(name or f"{first:#x} before {second:#x}", lib.PVU_INVARIANT_BEFORE, first, second)
 
 

@@ -132,8 +132,9 @@ def _synchronised(first: Effect, second: Effect, facts: Facts) -> bool:
 
 
 def _coherent(first: Effect, second: Effect, facts: Facts) -> bool:
-    """Of one location and type: between aliases of different types nothing is left (B2.11)."""
-    alike = first.event.type is not None and first.event.type == second.event.type
+    """Of one location and type, whatever XS is: between aliases of different types nothing is left (B2.11)."""
+    one, two = first.event.type, second.event.type
+    alike = one is not None and two is not None and one.canonical == two.canonical
     return alike and in_program_order(first, second) and first.overlaps(second)
 
 

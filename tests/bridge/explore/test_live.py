@@ -8,14 +8,29 @@ from hypothesis import strategies as st
 from pyvfio_user.bridge.attributes import GRE, NGNRE, NGRE, NORMAL_NC
 from pyvfio_user.bridge.explore.live import Arrived, Live
 from pyvfio_user.bridge.explore.replay import Access
-from pyvfio_user.bridge.interconnect import Behaviour, Behaviours, Part, Program, burst, dmb, effects, load, store
+from pyvfio_user.bridge.interconnect import (
+    Behaviour,
+    Behaviours,
+    Part,
+    Program,
+    burst,
+    dmb,
+    dsb,
+    effects,
+    load,
+    pair,
+    store,
+)
 
 TYPES = st.sampled_from([NGNRE, NGRE, GRE, NORMAL_NC])
 PARTS = st.one_of(
     st.builds(lambda at, kind: store(at * 4, 4, type=kind), st.integers(0, 2), TYPES),
     st.builds(lambda at, kind: load(at * 4, 4, type=kind), st.integers(0, 2), TYPES),
-    st.sampled_from([dmb("osh"), dmb("oshst"), dmb("ish")]),
+    st.builds(lambda at, kind: pair(store(at * 4, 4, type=kind)), st.integers(0, 2), TYPES),
+    st.builds(lambda at, kind: pair(load(at * 4, 4, type=kind)), st.integers(0, 2), TYPES),
+    st.sampled_from([dmb("osh"), dmb("oshst"), dmb("ish"), dsb("st")]),
 )
+"""Of one address: as in a loop."""
 
 
 def lived(program: Program, seed: int, held: int = 8) -> tuple[Behaviour, list[Access]]:

@@ -61,6 +61,7 @@ ORDERED = {
     "STLR, then LDAR": ((stlr(0, type=NORMAL_NC), ldar(8, type=NORMAL_NC)), "release-acquire"),
     "an atomic after DMB ST": ((nc(0), dmb("st"), atomic(8)), "barrier"),
     "the same location, nGRE": ((dev(0, NGRE), dev(0, NGRE)), "same-location"),
+    "the same location, XS apart": ((dev(0, NGRE), dev(0, MemoryType(0x09))), "same-location"),
     "a store after a load of it": ((load(0, type=NORMAL_NC), nc(0)), "same-location"),
     "a load after a store of it": ((nc(0), load(0, type=NORMAL_NC)), "same-location"),
     "bytes that overlap": ((dev(0, NGRE), store(4, 4, type=NGRE)), "same-location"),
