@@ -18,6 +18,17 @@ void mmu_start(void)
     ask(HYPERVISOR_FAILED, (uint64_t)hypervisor_failed);
 }
 
+static int64_t ask_for_type(uint64_t address, uint64_t pages, uint64_t normal)
+{
+    register uint64_t x0 __asm__("x0") = MEMORY_TYPE_CALL;
+    register uint64_t x1 __asm__("x1") = address;
+    register uint64_t x2 __asm__("x2") = pages;
+    register uint64_t x3 __asm__("x3") = normal;
+
+    __asm__ volatile("hvc #0" : "+r"(x0), "+r"(x1), "+r"(x2), "+r"(x3)::"memory");
+    return (int64_t)x0;
+}
+
 enum refusal mmu_install(const struct install_entry *entries, uint32_t count, uint32_t argument, uint32_t *bad)
 {
     struct install_request request = {
@@ -27,6 +38,9 @@ enum refusal mmu_install(const struct install_entry *entries, uint32_t count, ui
     mistakes = argument & (INSTALL_WRONG_MAIR | INSTALL_SKIP_TLBI);
     write_sysreg(mair_el1, mair());
     ask(HYPERVISOR_INSTALL, (uint64_t)&request);
+    for (uint32_t i = 0; request.refusal == REFUSAL_NONE && i < count; i++)
+        if (entries[i].ask & ASK_WRITE_COMBINE)
+            (void)ask_for_type(functions[under_test].bars[entries[i].bar] + entries[i].offset, entries[i].pages, 1);
     tlbi_guest();
     *bad = request.bad;
     return request.refusal;

@@ -34,6 +34,10 @@ enum ask {
     ASK_CACHEABLE = 4,
 };
 
+/* In the scheme `trap` the guest asks by itself: HVC with this in x0, the address of a page, how many, and 1 for Normal
+ * Non-cacheable, 0 for Device; the answer is in x0, 0 if it was granted. Others answer -1, that they know no such call. */
+#define MEMORY_TYPE_CALL 0xc6000042ull
+
 struct install_request {
     uint64_t entries; /* the address of count struct install_entry */
     uint32_t count;

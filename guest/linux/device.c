@@ -144,9 +144,8 @@ void device_view(struct device *device)
     for (unsigned bar = 0; bar < BARS; bar++) {
         if (!device->sizes[bar])
             continue;
-        void *view = mmap(NULL, device->sizes[bar], PROT_READ | PROT_WRITE, MAP_SHARED, device->bars[bar],
-                          (off_t)device->offsets[bar]);
-        if (view == MAP_FAILED)
+        void *view = mmap(NULL, device->sizes[bar], PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (view == MAP_FAILED || ask_mapping(view, device->sizes[bar], device->bars[bar], device->offsets[bar], 0))
             fail_errno("BAR %u cannot be mapped", bar);
         device->views[bar] = view;
     }

@@ -118,27 +118,50 @@ static void find(const char *name, char *address, size_t size)
     fail("no PCI device %s was found", name);
 }
 
-static void bind_vfio(const char *address)
+/* The driver that has the device, or "". */
+static const char *driver_of(const char *address)
 {
-    char path[512], driver[256];
+    static char target[256];
+    char path[512];
 
+    snprintf(path, sizeof path, DEVICES "/%s/driver", address);
+    ssize_t length = readlink(path, target, sizeof target - 1);
+    target[length < 0 ? 0 : length] = 0;
+    return strrchr(target, '/') ? strrchr(target, '/') + 1 : "";
+}
+
+static void unbind(const char *address)
+{
+    char path[512];
+
+    snprintf(path, sizeof path, DEVICES "/%s/driver/unbind", address);
+    int error = put(path, address);
+    if (error)
+        fail("%s does not let go of %s: %s", driver_of(address), address, strerror(error));
+}
+
+static void bind_vfio(const char *address, const char *driver)
+{
+    char path[512];
+
+    if (!strcmp(driver_of(address), driver))
+        return;
+    if (*driver_of(address))
+        unbind(address);
     snprintf(path, sizeof path, DEVICES "/%s/iommu_group", address);
     if (access(path, F_OK))
         put(NOIOMMU, "Y"); /* before the driver probes, which makes the group; absent where not configured */
     snprintf(path, sizeof path, DEVICES "/%s/driver_override", address);
-    int error = put(path, "vfio-pci");
+    int error = put(path, driver);
     if (error)
         fail("driver_override cannot be written: %s", strerror(error));
-    if (access("/sys/bus/pci/drivers/vfio-pci", F_OK))
-        fail("the kernel has no driver vfio-pci");
+    snprintf(path, sizeof path, "/sys/bus/pci/drivers/%s", driver);
+    if (access(path, F_OK))
+        fail("the kernel has no driver %s", driver);
     error = put("/sys/bus/pci/drivers_probe", address);
-    snprintf(path, sizeof path, DEVICES "/%s/driver", address);
-    ssize_t length = readlink(path, driver, sizeof driver - 1);
-    if (length >= 0)
-        driver[length] = 0;
-    if (error || length < 0 || !strstr(driver, "/vfio-pci")) {
+    if (error || strcmp(driver_of(address), driver)) {
         snprintf(path, sizeof path, DEVICES "/%s/iommu_group", address);
-        fail("vfio-pci does not take %s (%s): it has %s IOMMU group", address, strerror(error),
+        fail("%s does not take %s (%s): it has %s IOMMU group", driver, address, strerror(error),
              access(path, F_OK) ? "no" : "an");
     }
 }
@@ -148,11 +171,18 @@ static void release(const char *address)
 {
     char path[512];
 
-    int error = put("/sys/bus/pci/drivers/vfio-pci/unbind", address);
-    if (error)
-        fail("vfio-pci does not let go of %s: %s", address, strerror(error));
+    if (*driver_of(address))
+        unbind(address);
     snprintf(path, sizeof path, DEVICES "/%s/power/control", address);
     put(path, "on"); /* a kernel without power management has no such file, and no need */
+}
+
+/* The driver that a scheme needs: one that knows the device, or vfio-pci. */
+static const char *driver_for(const char *scheme)
+{
+    int knowing = scheme && (!strcmp(scheme, "vfio-descriptor") || !strcmp(scheme, "mmap-writecombine-vetted"));
+
+    return knowing ? "probe-vfio-pci" : "vfio-pci";
 }
 
 /* Runs the VMM to its end; whether it ended well. */
@@ -169,8 +199,11 @@ static int run(char *way, char addresses[][64], int count)
             fail("the kernel does not take scheme %s: %s", scheme, strerror(error));
         arguments[2] = scheme;
     }
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
+        if (!strcmp(way, "vfio"))
+            bind_vfio(addresses[i], driver_for(scheme));
         arguments[3 + i] = addresses[i];
+    }
     child = fork();
     if (child == 0) {
         execv("/vmm", arguments);
@@ -195,12 +228,12 @@ int main(int argc, char **argv)
     load_modules();
     for (; count + 1 < argc && count < MOST && strlen(argv[count + 1]) == 13 && argv[count + 1][6] == ':'; count++) {
         find(argv[count + 1], addresses[count], sizeof *addresses);
-        bind_vfio(addresses[count]);
+        bind_vfio(addresses[count], driver_for(NULL));
     }
     if (!count || count + 1 == argc)
         fail("its arguments must be 1 to %d devices and then ways, not %d words", MOST, argc - 1);
     for (int i = count + 1; i < argc; i++) {
-        if (!strcmp(argv[i], "sysfs"))
+        if (!strncmp(argv[i], "sysfs", 5))
             for (int device = 0; device < count; device++)
                 release(addresses[device]);
         if (!run(argv[i], addresses, count))

@@ -18,11 +18,15 @@ static uint8_t *ram;
 static uint64_t physical[RAM_SIZE / HUGE_PAGE];
 static uint8_t *areas[DEVICES][BARS]; /* the VMM's address range for each BAR, as large as it */
 static unsigned slots = 1;
+static struct {
+    uint64_t start, end;
+} grants[SLOTS]; /* what the guest may have as Normal Non-cacheable if it asks by itself */
+static unsigned grant_count;
 
-static int set_slot(unsigned slot, uint64_t address, uint64_t size, void *memory)
+static int set_slot(unsigned slot, uint64_t address, uint64_t size, void *memory, uint32_t flags)
 {
     struct kvm_userspace_memory_region region = {
-        .slot = slot, .guest_phys_addr = address, .memory_size = size, .userspace_addr = (uintptr_t)memory,
+        .slot = slot, .flags = flags, .guest_phys_addr = address, .memory_size = size, .userspace_addr = (uintptr_t)memory,
     };
 
     return control(vm, KVM_SET_USER_MEMORY_REGION, &region);
@@ -48,7 +52,7 @@ void memory_start(int of)
         fail_errno("the kernel has no huge pages of 2 MiB");
     for (uint64_t at = 0; at < RAM_SIZE; at += HUGE_PAGE)
         physical[at / HUGE_PAGE] = physical_address(ram + at);
-    if (set_slot(0, RAM_BASE, RAM_SIZE, ram))
+    if (set_slot(0, RAM_BASE, RAM_SIZE, ram, 0))
         fail_errno("KVM does not take RAM");
 }
 
@@ -100,7 +104,7 @@ uint64_t load_elf(const char *path)
 int map_piece(const struct device *device, const struct install_entry *entry)
 {
     uint64_t size = entry->pages * PAGE;
-    void *at;
+    uint8_t *at;
 
     if (entry->memattr < BACKING_DEVICE || entry->memattr > BACKING_NONE || entry->bar >= BARS)
         return -1;
@@ -108,13 +112,22 @@ int map_piece(const struct device *device, const struct install_entry *entry)
         return -1;
     int file = entry->memattr == BACKING_RESOURCE_WC ? device->write_combining[entry->bar] : device->bars[entry->bar];
     at = areas[device->number][entry->bar] + entry->offset;
-    if (entry->memattr == BACKING_RAM || entry->memattr == BACKING_NONE)
-        at = mmap(at, size, entry->memattr == BACKING_RAM ? PROT_READ | PROT_WRITE : PROT_NONE,
-                  MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    else
-        at = mmap(at, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_SHARED, file,
-                  (off_t)(device->offsets[entry->bar] + entry->offset));
-    return at == MAP_FAILED ? -1 : 0;
+    if (entry->memattr == BACKING_RAM || entry->memattr == BACKING_NONE) {
+        void *done = mmap(at, size, entry->memattr == BACKING_RAM ? PROT_READ | PROT_WRITE : PROT_NONE,
+                          MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return done == MAP_FAILED ? -1 : 0;
+    }
+    if (ask_mapping(at, size, file, device->offsets[entry->bar] + entry->offset, entry->ask))
+        return -1;
+    return ask_permission(vm, pci_bar(device, entry->bar) + entry->offset, size, entry->ask);
+}
+
+int memory_grant(uint64_t address, uint64_t pages, int granted)
+{
+    for (unsigned i = 0; i < grant_count; i++)
+        if (address >= grants[i].start && address < grants[i].end && pages <= (grants[i].end - address) / PAGE)
+            return ask_grant(vm, address, pages * PAGE, granted);
+    return -1;
 }
 
 static void clear_areas(const struct device *device)
@@ -133,23 +146,23 @@ static void clear_areas(const struct device *device)
 }
 
 /* A memslot over part of a BAR. */
-static int set_part(const struct device *device, unsigned bar, uint64_t start, uint64_t end)
+static int set_part(const struct device *device, unsigned bar, uint64_t start, uint64_t end, uint32_t flags)
 {
     if (start >= end)
         return 0;
     return slots == SLOTS ||
-           set_slot(slots++, pci_bar(device, bar) + start, end - start, areas[device->number][bar] + start);
+           set_slot(slots++, pci_bar(device, bar) + start, end - start, areas[device->number][bar] + start, flags);
 }
 
 /* A memslot over part of a BAR; two, or less, where the MSI-X table is in it. */
-static int set_parts(const struct device *device, unsigned bar, uint64_t start, uint64_t end)
+static int set_parts(const struct device *device, unsigned bar, uint64_t start, uint64_t end, uint32_t flags)
 {
     uint64_t table, behind;
 
     msix_pages(device, bar, &table, &behind);
     if (behind <= start || table >= end)
-        return set_part(device, bar, start, end);
-    return set_part(device, bar, start, table) || set_part(device, bar, behind, end);
+        return set_part(device, bar, start, end, flags);
+    return set_part(device, bar, start, table, flags) || set_part(device, bar, behind, end, flags);
 }
 
 void install(struct install_request *request)
@@ -158,29 +171,38 @@ void install(struct install_request *request)
     const struct device *device = &devices[request->function];
 
     while (slots > 1)
-        set_slot(--slots, 0, 0, NULL);
+        set_slot(--slots, 0, 0, NULL, 0);
+    grant_count = 0;
     request->bad = 0;
     request->refusal = REFUSAL_LENGTH;
     if (!entries || request->function >= device_count)
         return;
     clear_areas(device);
-    for (uint32_t i = 0; i < request->count; i++)
+    for (uint32_t i = 0; i < request->count; i++) {
+        uint64_t start = pci_bar(device, entries[i].bar) + entries[i].offset;
+
         if (map_piece(device, &entries[i])) {
             request->bad = i;
             request->refusal = REFUSAL_ENTRY;
             return;
         }
-    /* Entries that follow one another in a BAR are one memslot over several mappings. */
+        if (entries[i].ask & ASK_WRITE_COMBINE && grant_count < SLOTS) {
+            grants[grant_count].start = start;
+            grants[grant_count++].end = start + entries[i].pages * PAGE;
+        }
+    }
+    /* Entries that follow one another in a BAR are one memslot over several mappings, unless the slots' flags differ. */
     for (uint32_t i = 0, next; i < request->count; i = next) {
         const struct install_entry *first = &entries[i];
         uint64_t end = first->offset + first->pages * PAGE;
 
         for (next = i + 1; next < request->count; next++) {
-            if (entries[next].bar != first->bar || entries[next].offset != end)
+            if (entries[next].bar != first->bar || entries[next].offset != end ||
+                ask_slot(entries[next].ask) != ask_slot(first->ask))
                 break;
             end += entries[next].pages * PAGE;
         }
-        if (set_parts(device, first->bar, first->offset, end)) {
+        if (set_parts(device, first->bar, first->offset, end, ask_slot(first->ask))) {
             request->bad = i;
             request->refusal = REFUSAL_TABLES;
             return;

@@ -20,7 +20,7 @@ from ..provision.cache import cache_directory
 from ..provision.compiler import Compiler, find_linux_compiler
 
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-pthread", "-s", "-Wall", "-Wextra", "-Wconversion")
-_VMM = "main vcpu bus device pci msix vgic memory remap rules failure"
+_VMM = "main vcpu bus device pci msix vgic memory remap rules failure asking"
 PROGRAMS = {
     "init": ("init.c",),
     "vmm": tuple(f"{name}.c" for name in _VMM.split()),

@@ -112,6 +112,17 @@ static void forward(void)
     memcpy(exit_info->mmio.data, &value, exit_info->mmio.len);
 }
 
+/* The guest asks for a memory type (guest/linux/patches, trap). */
+static void answer_call(void)
+{
+    int granted = get(CORE(regs.regs[3])) == 1;
+    uint64_t pages = get(CORE(regs.regs[2]));
+
+    if (exit_info->hypercall.nr != MEMORY_TYPE_CALL)
+        fail("the VMM knows no hypercall %#llx", (unsigned long long)exit_info->hypercall.nr);
+    set(CORE(regs.regs[0]), (uint64_t)memory_grant(get(CORE(regs.regs[1])), pages, granted));
+}
+
 void vcpu_run(void)
 {
     for (;;) {
@@ -126,6 +137,8 @@ void vcpu_run(void)
             report(failure_esr(), error);
         } else if (exit_info->exit_reason == KVM_EXIT_MMIO) {
             forward();
+        } else if (exit_info->exit_reason == KVM_EXIT_HYPERCALL) {
+            answer_call();
         } else if (exit_info->exit_reason == KVM_EXIT_ARM_NISV) {
             report(EC_DATA_ABORT | (exit_info->arm_nisv.esr_iss & 0x1ffffff), ENOSYS);
         } else if (exit_info->exit_reason == KVM_EXIT_SYSTEM_EVENT) {

@@ -89,6 +89,15 @@ void memory_allow(void); /* all RAM to the devices, by vfio */
 uint64_t load_elf(const char *path);
 void install(struct install_request *request);
 
+/* The guest asks for pages of a BAR to be Normal Non-cacheable, or Device again: 0 if it may, -1 if not. */
+int memory_grant(uint64_t address, uint64_t pages, int granted);
+
+/* asking.c: what an install_entry's field ask says, asked of the kernel in the scheme's way; 0, or -1 with errno. */
+int ask_mapping(uint8_t *at, uint64_t size, int file, uint64_t offset, uint32_t ask);
+uint32_t ask_slot(uint32_t ask); /* flags of a memslot */
+int ask_permission(int vm, uint64_t address, uint64_t size, uint32_t ask);
+int ask_grant(int vm, uint64_t address, uint64_t size, int granted);
+
 /* remap.c: pages of a BAR mapped anew while the guest runs. */
 void remap(struct remap_request *request);
 /* memory.c: one entry of either request; 0, or -1 when the device has no such pages. */
