@@ -97,8 +97,17 @@ class Guest:
         """
         return await self._step(Step(Action.WAIT, space, size, address, value, mask))
 
+    async def steps(self, steps: Sequence[Step]) -> list[int]:
+        """Accesses one after the other: what was read.
+
+        Raises:
+            StepFailed: One was not done; those after it were tried all the same.
+        """
+        outcomes = await self.script(steps)
+        for step, outcome in zip(steps, outcomes, strict=True):
+            if outcome.status is not StepStatus.DONE:
+                raise StepFailed(step, outcome)
+        return [outcome.value for outcome in outcomes]
+
     async def _step(self, step: Step) -> int:
-        outcome = (await self.script([step]))[0]
-        if outcome.status is not StepStatus.DONE:
-            raise StepFailed(step, outcome)
-        return outcome.value
+        return (await self.steps([step]))[0]

@@ -10,9 +10,11 @@ import msgspec
 
 from ..bridge.attributes import MEMORY_TYPES, NGNRE, NORMAL_WB, MemoryType, combine, decode_stage2, encode_stage2
 from ..bridge.schemes import NOTHING, SCHEMES, Driver, Host, Situation, settled
+from ..devices.upcase import Upcase
 from .battery import FULL, SHORT
 from .claims import CLAIMS
 from .errors import MatrixError, QemuError
+from .findings import Finding
 from .lanes.installation import Installation, Patch
 from .lanes.kvm import Backing, KvmLane
 from .lanes.places import PLACES, Place
@@ -22,6 +24,7 @@ from .linux.failures import explain
 from .operation import PAGE, Access
 from .plan import Range
 from .results import Battery, Cell, Verdict
+from .scenarios import scenarios
 from .stage2 import Descriptor, Tables
 
 EXPECTED = {"6.1": "status-quo", "6.12": "vma-allow-any-uncached", "7.3": "vma-allow-any-uncached"}
@@ -73,6 +76,7 @@ class KernelReport(msgspec.Struct, frozen=True):
     proofs: tuple[Proof, ...]
     cells: tuple[Cell, ...]
     batteries: dict[str, Battery]
+    findings: tuple[Finding, ...]
     problems: tuple[str, ...]
     shown: dict[str, int]
     missed: dict[str, str]
@@ -110,7 +114,7 @@ async def run_kernel(
     """
     progress("booting")
     try:
-        async with booted_linux(kernel, cpu, ("vfio", "sysfs")) as up:
+        async with booted_linux(kernel, cpu, ("vfio", "sysfs"), [Upcase()]) as up:
             run = _Run(name, cpu, expected, up, progress)
             await run.vfio()
             await up.guest.off()
@@ -130,6 +134,7 @@ class _Run:
         self.proofs: list[Proof] = []
         self.cells: list[Cell] = []
         self.lanes: list[KvmLane] = []
+        self.findings: list[Finding] = []
         self.scheme: str | None = None
         self.alike: tuple[str, ...] = ()
         self.differs = ""
@@ -159,6 +164,12 @@ class _Run:
             lane, _Site("vfio pieces", Backing.DEVICE, {name: claimed[name] for name in _PIECES}, pieces=True)
         )
         await self._site(lane, _Site("ram", Backing.RAM, dict.fromkeys(_SHOWN, NORMAL_WB)))
+        self.progress("scenarios")
+        nibbles = self._nibble_of(claimed["wc-trapped"]), self._nibble_of(NORMAL_WB)
+        self.findings += await scenarios(lane, self.up, f"{self.cpu}, Linux {self.name}", *nibbles)
+        for finding in self.findings:
+            if finding.problem:
+                lane.problem(f"Linux {self.name}", finding.problem)
 
     async def sysfs(self) -> None:
         """The negative control: no kernel relaxes what did not come from vfio."""
@@ -267,6 +278,7 @@ class _Run:
             self.name, self.cpu, int(self.fwb), self.scheme, self.alike, self.differs, self.expected,
             tuple(self.proofs), tuple(self.cells),
             {key: battery for lane in self.lanes for key, battery in lane.batteries.items()},
+            tuple(self.findings),
             tuple(problem for tally in tallies for problem in tally.problems),
             shown,
             {key: where for tally in tallies for key, where in tally.missed.items() if key not in shown},

@@ -34,15 +34,17 @@ int interrupt_wait(uint32_t microseconds, uint64_t *number)
     __asm__ volatile("isb");
     watchdog_arm((microseconds + 999) / 1000);
     enter(&call);
+    if (call.level == HOME_EL && call.vector == VECTOR_IRQ)
+        *number = read_sysreg(ICC_IAR1_EL1);
     watchdog_off();
     if (call.level != HOME_EL)
         return 0; /* given up by the hypervisor's watchdog */
     if (call.vector != VECTOR_IRQ)
         unexpected(&call, "waiting for an interrupt");
-    *number = read_sysreg(ICC_IAR1_EL1);
-    if (HOME_EL == 2 && is_watchdog(*number))
-        return 0; /* masked again by then: nothing to end */
     write_sysreg(ICC_EOIR1_EL1, *number);
     __asm__ volatile("isb");
-    return 1;
+    if (!is_watchdog(*number))
+        return 1;
+    *number = 0;
+    return 0;
 }

@@ -37,6 +37,8 @@ class Backing(IntEnum):
     """The BAR, through vfio or sysfs' resourceN."""
     RAM = 2
     RESOURCE_WC = 3
+    NONE = 4
+    """Nothing: KVM cannot run an access."""
 
 
 class KvmLane(Lane):

@@ -85,6 +85,8 @@ async def booted_linux(
         words = " ".join([_BASE, "--", *(f"{number.vendor:#06x}:{number.device:#06x}" for number in numbers), *ways])
         extra = ["-kernel", str(kernel.image), "-initrd", str(folder / "initramfs"), "-append", words]
         extra += ["-gdb", f"unix:{folder / 'gdb'},server=on,wait=off"]
+        if cpu == "max":
+            extra += ["-machine", "mte=on"]
         if machine == "kvm-bypass":
             extra += ["-dtb", str(await asyncio.to_thread(_device_tree, program, cpu, folder / "dtb"))]
         sockets = [folder / f"{index}.sock" for index in range(len(devices))]

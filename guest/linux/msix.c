@@ -1,6 +1,8 @@
 /* MSI-X as the guest sees it (PCIe 7.7.2): the VMM keeps table and control word, since those of the device are the
  * host's. A vector is an eventfd: vfio signals it, and KVM turns that into the message that the guest wrote. */
+#include <errno.h>
 #include <linux/vfio.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -43,8 +45,8 @@ void msix_start(struct device *device)
     }
 }
 
-/* Has vfio signal the eventfds, or nothing any more. */
-static void signal_events(struct device *device)
+/* Has vfio signal the eventfds, or nothing any more. 0, or -1 when it does not. */
+static int signal_events(struct device *device)
 {
     union {
         struct vfio_irq_set set;
@@ -65,8 +67,7 @@ static void signal_events(struct device *device)
             events[i] = device->vectors[i].event;
         }
     }
-    if (control(device->file, VFIO_DEVICE_SET_IRQS, &request))
-        fail_errno("vfio does not %s MSI-X", device->enabled ? "enable" : "disable");
+    return control(device->file, VFIO_DEVICE_SET_IRQS, &request);
 }
 
 static uint16_t control_word(const struct device *device)
@@ -82,14 +83,12 @@ static void set_control(struct device *device, uint16_t value)
     device->masked = !!(value & CONTROL_MASKED);
     if (enabled != device->enabled) {
         device->enabled = enabled;
-        if (enabled) {
-            signal_events(device);
-            vgic_route();
-        } else {
-            vgic_route();
-            signal_events(device);
+        if (!enabled)
+            vgic_route(); /* KVM lets go of the eventfds before vfio does */
+        if (signal_events(device)) { /* the guest finds that it is not enabled */
+            printf("pyvfio-user vmm: vfio does not change MSI-X: %s\n", strerror(errno));
+            device->enabled = 0;
         }
-        return;
     }
     vgic_route();
 }

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..kvm import KernelReport
+from ..results import Verdict
 
 
 def verdict(report: KernelReport) -> str:
@@ -42,8 +43,21 @@ def show(report: KernelReport, console: Console) -> None:
             proof.effect, proof.device, Text("agree", "green") if agrees else Text("disagree", "bold white on red"),
         )  # fmt: skip
     console.print(table)
+    _show_findings(report, console)
     for problem in report.problems[:40]:
         console.print(Text.assemble(("disagree:", "bold red"), f" {problem}"))
     if len(report.problems) > 40:
         console.print(f"... and {len(report.problems) - 40} more (the JSON file has all)")
     console.print(f"{report.experiments:,} experiments, {report.transactions:,} transactions at the device.")
+
+
+def _show_findings(report: KernelReport, console: Console) -> None:
+    """Print rules and scenarios: what came of each, or why nothing could."""
+    table = Table(title="rules and scenarios", title_justify="left")
+    for heading in ("", "what was tried", "what came of it", ""):
+        table.add_column(heading)
+    for finding in report.findings:
+        style = {Verdict.AGREE: "green", Verdict.DISAGREE: "bold white on red"}.get(finding.verdict, "")
+        text = finding.observed or finding.note
+        table.add_row(finding.kind, finding.name, text, Text(finding.verdict, style))
+    console.print(table)

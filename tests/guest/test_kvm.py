@@ -21,6 +21,12 @@ def proofs(report: dict[str, Any], way: str) -> set[tuple[str, str, bool]]:
     return {(each["memattr"], each["wanted"], each["story"]) for each in report["proofs"] if each["way"] == way}
 
 
+TAGS = {"memslot over a BAR with MTE", "memslot over RAM with MTE"}
+DOORBELL = "upcase: ring, DMA, MSI-X by irqfd"
+UNOBSERVABLE = {"6.1": {*TAGS, DOORBELL}, "6.12": TAGS, "7.3": {DOORBELL}}
+"""What a kernel cannot show: MTE is of -cpu max alone, and its messages do not reach its guests."""
+
+
 @pytest.mark.parametrize(
     ("kernel", "cpu", "scheme", "nibble", "ram"),
     [
@@ -41,6 +47,12 @@ def test_a_released_kernel_is_named(kernel: str, cpu: str, scheme: str, nibble: 
     assert len(report["cells"]) == 8 * 7
     assert {cell["verdict"] for cell in report["cells"]} == {"agree"}
     assert {cell["accesses"] for cell in report["cells"]} <= {"agree", "known-deviation"}
+    found = {(each["kind"], each["verdict"]): each for each in report["findings"]}
+    assert {kind for kind, verdict in found if verdict == "disagree"} == set()
+    assert len([each for each in report["findings"] if each["kind"] == "rule"]) == 15
+    assert found["change", "agree"]["lane"] == "kvm"
+    unseen = {each["name"] for each in report["findings"] if each["verdict"] == "unobservable"}
+    assert unseen == UNOBSERVABLE[kernel]
 
 
 def test_a_wrong_expectation_is_caught(tmp_path: Path) -> None:
