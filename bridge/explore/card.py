@@ -9,7 +9,7 @@ from itertools import combinations
 from ..attributes import MemoryType
 from ..interconnect import Effect, Effects, Order
 from ..interconnect.order import bits
-from ..stream import BarrierKind, Event, Kind
+from ..stream import BarrierKind, Event, Flag, Kind
 from .fixes import Fix
 from .judge import RAISED
 from .replay import in_program_order
@@ -118,12 +118,29 @@ def _line(shrunk: Shrunk, at: int) -> Line:
     label = str(shrunk.positions[at])
     if event.barrier is not None or event.kind is Kind.DGH:
         return Line(label, str(event.barrier or "dgh"), "", _idle(event, shrunk.order))
-    what = f"{event.kind.name.lower()} {_place(event, event.offset)} {event.size}"
+    what = f"{_named(event)} {_place(event, event.offset)} {event.size}"
     if event.data:
         what += f" = {int.from_bytes(event.data, 'little'):#x}"
     if len({each.vcpu for each in shrunk.program.events}) > 1:
         what = f"vCPU {event.vcpu}: {what}"
     return Line(label, what, type_name(event.type), _permits(event))
+
+
+_ORDERED = {Flag.RELEASE: "release", Flag.ACQUIRE: "acquire", Flag.ACQUIRE_PC: "acquire-pc"}
+_MORE = {
+    Flag.EXCLUSIVE: "exclusive",
+    Flag.PAIR: "pair",
+    Flag.STRUCTURE: "structure",
+    Flag.SVE: "SVE",
+    Flag.MOPS: "MOPS",
+}
+
+
+def _named(event: Event) -> str:
+    """As in `store`, `load-acquire`, `pair store`."""
+    before = [name for flag, name in _MORE.items() if event.flags & flag]
+    behind = [name for flag, name in _ORDERED.items() if event.flags & flag]
+    return " ".join([*before, "-".join([event.kind.name.lower(), *behind])])
 
 
 def _place(event: Event, offset: int) -> str:

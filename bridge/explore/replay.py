@@ -104,12 +104,13 @@ def in_program_order(effects: Effects) -> Behaviour:
 
 
 def forwarded(effects: Effects, load: Effect) -> bytes:
-    """What the newest earlier store of its bytes has: a load that does not arrive is answered from there."""
-    for store in reversed(effects.all[: load.index]):
-        covers = store.op is Op.WRITE and store.vcpu == load.vcpu and store.event.bar == load.event.bar
-        if covers and store.data is not None and store.offset <= load.offset and load.end <= store.end:
-            return store.data[load.offset - store.offset : load.end - store.offset]
-    return bytes(load.size)
+    """What the newest earlier stores of its bytes have: a load that does not arrive is answered from there."""
+    value = bytearray(load.size)
+    for store in effects.all[: load.index]:
+        if store.op is Op.WRITE and store.vcpu == load.vcpu and store.data is not None and store.overlaps(load):
+            start, end = max(store.offset, load.offset), min(store.end, load.end)
+            value[start - load.offset : end - load.offset] = store.data[start - store.offset : end - store.offset]
+    return bytes(value)
 
 
 class Replay:

@@ -107,6 +107,7 @@ class _Shrinker:
             self._drop_pieces(size)
             size //= 2
         self._drop_pieces(1)
+        self._drop_pieces(1, search=True)
         judge = self._judge
         program = judge.effects.program
         order = Order(program, self._setup.rules)
@@ -126,15 +127,19 @@ class _Shrinker:
     def _fails(self, judge: Judge, behaviour: Behaviour) -> bool:
         return self._explored.invariant in judge.broken(behaviour)
 
-    def _drop_pieces(self, size: int) -> None:
-        """Leave out pieces of `size` accesses as long as any can be; then barriers that nothing is before or after."""
+    def _drop_pieces(self, size: int, *, search: bool = False) -> None:
+        """Leave out pieces of `size` accesses as long as any can be; then barriers that nothing is before or after.
+
+        Without them the same behaviour must fail, or with `search` any.
+        """
         changed = True
         while changed:
             changed = False
             accesses = [p for p in self._positions if self._is_access(p)]
             for end in range(len(accesses), 0, -size):
                 piece = set(accesses[max(0, end - size) : end])
-                changed |= self._keep([p for p in self._positions if p not in piece], exact=size == 1)
+                kept = [p for p in self._positions if p not in piece]
+                changed |= self._keep(kept, exact=size == 1, search=search)
             changed &= size == 1
         self._keep(self._between(), exact=False)
 
@@ -160,8 +165,8 @@ class _Shrinker:
             kept.append(position)
         return kept
 
-    def _keep(self, positions: list[int], *, exact: bool) -> bool:
-        """Go on with these positions if the invariant still breaks; with `exact`, if no order between them changes."""
+    def _keep(self, positions: list[int], *, exact: bool, search: bool = False) -> bool:
+        """Go on with these positions if the invariant still breaks; with `exact`, if no order between them is lost."""
         if not positions or len(positions) == len(self._positions):
             return False
         kept = set(positions)
@@ -172,15 +177,24 @@ class _Shrinker:
             return False
         bit = {index: 1 << at for at, index in enumerate(remaining)}
         moved = (sum(bit.get(index, 0) for index in bits(block)) for block in self._behaviour)
-        behaviour = tuple(block for block in moved if block)
-        if not self._fails(judge, behaviour):
+        behaviour: Behaviour | None = tuple(block for block in moved if block)
+        if not search and not self._fails(judge, behaviour or ()):
             return False
         if self._explored.expected and self._fails(judge, in_program_order(judge.effects)):
             return False
-        if exact and _restricted(self._rows(before), remaining) != self._rows(judge.effects):
+        if exact and _looser(self._rows(judge.effects), _restricted(self._rows(before), remaining)):
             return False
-        self._positions, self._behaviour, self._judge = positions, behaviour, judge
+        if search and (behaviour := self._failing(judge)) is None:
+            return False
+        self._positions, self._behaviour, self._judge = positions, behaviour or (), judge
         return True
+
+    def _failing(self, judge: Judge) -> Behaviour | None:
+        """A behaviour that fails, if there are few enough to look at all."""
+        found = behaviours_of(judge.effects.program, self._setup.rules, None)
+        if found is None or found.count > MOST_SEARCHED:
+            return None
+        return next((each for each in found if self._fails(judge, each)), None)
 
     def _rows(self, found: Effects) -> Rows:
         return Order(found.program, self._setup.rules).rows
@@ -225,6 +239,12 @@ def _restricted(rows: Rows, remaining: Sequence[int]) -> Rows:
     bit = {index: 1 << at for at, index in enumerate(remaining)}
     every = (tuple(sum(bit.get(other, 0) for other in bits(row[index])) for index in remaining) for row in rows)
     return Rows(*every)
+
+
+def _looser(one: Rows, other: Rows) -> bool:
+    """Whether the one permits anything that the other does not."""
+    pairs = (*zip(other.before, one.before, strict=True), *zip(other.not_after, one.not_after, strict=True))
+    return any(must & ~does for must, does in (*pairs, *zip(one.gather, other.gather, strict=True)))
 
 
 def _neighbours(behaviour: Behaviour, optional: int) -> Iterator[Behaviour]:

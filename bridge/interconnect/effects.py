@@ -205,11 +205,17 @@ def _instructions(program: Program) -> dict[int, int]:
         if event.kind in (Kind.BARRIER, Kind.DGH):
             continue
         first = current.get(event.vcpu)
-        if event.element and first is not None and program.events[first].pc == event.pc:
+        if event.element and first is not None and _alike(program.events[first], event):
             found[position] = first
         else:
             found[position] = current[event.vcpu] = position
     return found
+
+
+def _alike(one: Event, two: Event) -> bool:
+    """Whether two events may be of one instruction."""
+    flags = (one.flags ^ two.flags) & ~(Flag.PART | Flag.NO_DATA | Flag.REPEATED)
+    return (one.pc, one.instruction) == (two.pc, two.instruction) and not flags
 
 
 def _is_st64b(event: Event) -> bool:

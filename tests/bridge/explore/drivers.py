@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyvfio_user.bridge.attributes import NGNRE, NGNRNE, NORMAL_NC
 from pyvfio_user.bridge.explore import Outcome, Property
-from pyvfio_user.bridge.interconnect import Part, Program, burst, load, speculative, store
+from pyvfio_user.bridge.interconnect import Part, Program, burst, dmb, load, speculative, store
 
 WINDOW, DOORBELL, FIFO = 0x40, 0x1000, 0x2000
 
@@ -83,7 +83,7 @@ NONE_LOST = Property("the driver gets every entry, in order", _none_lost)
 
 
 def drain(in_window: bool) -> Program:
-    """Two reads of the FIFO's register, which lies in the write-combining range or does not."""
-    if not in_window:
-        return Program.of(load(FIFO, 4, type=NGNRE), load(FIFO, 4, type=NGNRE))
-    return Program.of(load(FIFO, 4, type=NORMAL_NC), speculative(FIFO, 4), load(FIFO, 4, type=NORMAL_NC))
+    """Two reads of the FIFO's register, as readl has them, in the write-combining range or not."""
+    read = load(FIFO, 4, type=NORMAL_NC if in_window else NGNRE)
+    unasked = speculative(FIFO, 4) if in_window else ()
+    return Program.of(read, dmb("oshld"), unasked, read, dmb("oshld"))

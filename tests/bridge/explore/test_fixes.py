@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from pyvfio_user.bridge.attributes import NGNRE, NGNRNE, NGRE, NORMAL_NC
+from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC
 from pyvfio_user.bridge.explore import LitmusFailure, Where, arrives_before, explore, in_one_block
 from pyvfio_user.bridge.explore.card import HONESTY
-from pyvfio_user.bridge.interconnect import RULES, Model, Program, burst, dmb, load, on_vcpu, ram_store, store
+from pyvfio_user.bridge.interconnect import (
+    RULES,
+    Model,
+    Program,
+    burst,
+    dmb,
+    ldar,
+    load,
+    on_vcpu,
+    pair,
+    ram_store,
+    stlr,
+    store,
+)
 
 from .drivers import Sender, send
 
@@ -54,6 +67,17 @@ def test_a_failed_assertion_says_it_all() -> None:
 
 def proposals(program: Program, *, rules: object = RULES) -> list[str]:
     return [fix.what for fix in explore(program, invariants=[ORDERED], rules=rules).fixes]  # type: ignore[arg-type]
+
+
+def test_a_card_says_what_orders_an_access_by_itself() -> None:
+    program = Program.of(stlr(0, type=NORMAL_NC), ldar(8, type=GRE), pair(store(0x1000, type=NGRE)))
+    found = explore(program, invariants=[arrives_before(SECOND, FIRST)])
+    assert found.card is not None
+    assert [line.what for line in found.card.program] == [
+        "store-release bar0+0x0 8 = 0x807060504030201",
+        "load-acquire bar0+0x8 8",
+        "pair store bar0+0x1000 8 = 0x807060504030201",
+    ]
 
 
 class TestProposals:

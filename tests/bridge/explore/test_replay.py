@@ -118,6 +118,14 @@ class TestOutcomes:
         assert replay.run((0b01,)).loads == {1: b"efgh"}
         assert replay.run((0b01, 0b10)).loads == {1: b"\1" * 4}
 
+    def test_of_several_stores_each_byte_is_the_newest(self) -> None:
+        parts = [
+            store(0, 8, b"abcdefgh", type=NORMAL_NC),
+            store(4, 2, b"XY", type=NORMAL_NC),
+            load(0, 8, type=NORMAL_NC),
+        ]
+        assert Replay(effects(Program.of(*parts)), Log).run((0b01, 0b10)).loads == {2: b"abcdXYgh"}
+
     def test_a_load_that_the_link_splits(self) -> None:
         program = Program.of(load(0, 8), load(8, 8))
         outcome = Replay(effects(program), Log, Link(atom=4)).run((1, 2))
