@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shlex
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +39,10 @@ def machine_for(cpu: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def booted(cpu: str, probe: Probe | None = None) -> AsyncIterator[Booted]:
+async def booted(cpu: str, probe: Probe | None = None, extra: Sequence[str] = ()) -> AsyncIterator[Booted]:
     """Serve a probe (a new one unless given), boot the guest on one of QEMU's CPUs, and turn it off at the end.
+
+    ``extra`` is given to QEMU too.
 
     Raises:
         QemuError: QEMU ended too early, or did not answer in time; the message has its command and console.
@@ -51,7 +53,7 @@ async def booted(cpu: str, probe: Probe | None = None) -> AsyncIterator[Booted]:
     program = find_qemu().require().path
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
         path = Path(folder) / "probe.sock"
-        command = load_config(machine_for(cpu)).command(program, [path], cpu=cpu, extra=["-kernel", str(image)])
+        command = load_config(machine_for(cpu)).command(program, [path], cpu=cpu, extra=["-kernel", str(image), *extra])
         async with serve(probe, path), Qemu(command, timeout=_TIMEOUT) as vm:
             guest = Guest(probe.mailbox, vm.bounded)
             yield Booted(guest, probe, await guest.hello(), shlex.join(command))

@@ -14,6 +14,7 @@ from ..bridge.errors import DefinitionError
 from ..bridge.schemes import SCHEMES
 from .jobs import ALL_PAIRS, Job, JobResult
 from .lanes.places import PLACES
+from .orders.attach import Ordered, with_orders
 from .provision.qemu import find_qemu
 from .results import Battery, Cell, Matrix
 from .scorecard import answers
@@ -55,11 +56,13 @@ async def run_matrix(
     cpus: Sequence[str] = (),
     ranges: Sequence[str] = (),
     *,
+    orders: Ordered | None = None,
     progress: Progress | None = None,
 ) -> Matrix:
     """Run schemes (default: all, and the pairs of types for the heat map) on CPUs (default: `DEFAULT_CPUS`).
 
-    ``ranges`` are those that batteries run on (default: all).
+    ``ranges`` are those that batteries run on (default: all); with ``orders``, what the types that were reached permit
+    is worked out after that.
 
     Raises:
         DefinitionError: There is no scheme, or no range, with such a name.
@@ -75,7 +78,7 @@ async def run_matrix(
     async def one(job: Job) -> JobResult:
         number = await free.get()
         try:
-            name = f"{job.cpu}, FWB={job.fwb}"
+            name = f"-cpu {job.cpu}, FWB={job.fwb}"
             return await run_in_process(job, number, lambda *step: progress(name, *step) if progress else None)
         finally:
             free.put_nowait(number)
@@ -87,7 +90,8 @@ async def run_matrix(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    return assemble(jobs, results, explicit=ALL_PAIRS in schemes, seconds=time.monotonic() - started)
+    matrix = assemble(jobs, results, explicit=ALL_PAIRS in schemes, seconds=time.monotonic() - started)
+    return matrix if orders is None else await with_orders(matrix, orders, progress=progress)
 
 
 def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: bool, seconds: float) -> Matrix:

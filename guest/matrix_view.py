@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from ..bridge.attributes import MemoryType
 from .matrix import run_matrix
+from .orders.answers import QUESTIONS as ORDER_QUESTIONS
+from .orders.attach import Ordered
 from .report import html, terminal
 from .results import Matrix
 from .scorecard import QUESTIONS
@@ -20,6 +22,7 @@ async def view_matrix(
     cpus: Sequence[str],
     ranges: Sequence[str],
     *,
+    orders: Ordered | None = None,
     json: Path | None,
     page: Path | None,
     console: Console,
@@ -33,16 +36,17 @@ async def view_matrix(
 
         def progress(name: str, done: int, steps: int, what: str) -> None:
             if name not in tasks:
-                tasks[name] = bars.add_task(f"-cpu {name}", total=steps, what=what)
+                tasks[name] = bars.add_task(name, total=steps, what=what)
             bars.update(tasks[name], completed=done, total=steps, what=what)
 
-        matrix = await run_matrix(schemes, cpus, ranges, progress=progress)
-    terminal.show(matrix, console, QUESTIONS)
+        matrix = await run_matrix(schemes, cpus, ranges, orders=orders, progress=progress)
+    questions = QUESTIONS if matrix.orders is None else {**QUESTIONS, **ORDER_QUESTIONS}
+    terminal.show(matrix, console, questions)
     if json is not None:
         json.write_bytes(matrix.to_json())
         console.print(f"JSON: {json}", highlight=False)
     if page is not None:
-        page.write_text(html.render(matrix, types=_type_names(matrix), questions=QUESTIONS), encoding="utf-8")
+        page.write_text(html.render(matrix, types=_type_names(matrix), questions=questions), encoding="utf-8")
         console.print(f"report to look at: {page}", highlight=False)
     return matrix
 
@@ -52,4 +56,9 @@ def _type_names(matrix: Matrix) -> dict[str, str]:
     cells = [*matrix.cells, *matrix.pairs]
     found = {byte for cell in cells for byte in (cell.s1, cell.architecture, cell.observed) if byte}
     found |= {cell.type for cell in matrix.host if cell.type}
+    found |= {
+        byte
+        for pair in (matrix.orders.pairs if matrix.orders else {}).values()
+        for byte in (pair.payload, pair.doorbell)
+    }
     return {byte: MemoryType.parse(byte).name for byte in sorted(found)}

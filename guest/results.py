@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from .orders.results import Orders
+
 
 class Verdict(StrEnum):
     """What one comparison of expectation and observation came to."""
@@ -68,6 +70,7 @@ class Cell(msgspec.Struct, frozen=True):
     ``architecture`` and ``observed`` are attribute bytes; ``verdict`` compares them, ``accesses`` is the battery's.
     ``battery`` names the entry of ``batteries`` that was run with exactly this scheme's tables installed;
     ``full`` the one that ran every operation on the same range and pair of types, under whichever scheme came first.
+    ``orders`` names the entry of ``orders.pairs`` for a payload in this range: modelled, never seen.
     """
 
     lane: str
@@ -87,6 +90,7 @@ class Cell(msgspec.Struct, frozen=True):
     experiments: int = 0
     transactions: int = 0
     note: str = ""
+    orders: str | None = None
 
 
 class HostCell(msgspec.Struct, frozen=True):
@@ -107,6 +111,7 @@ class HostCell(msgspec.Struct, frozen=True):
     experiments: int = 0
     transactions: int = 0
     note: str = ""
+    orders: str | None = None
 
 
 class Matrix(msgspec.Struct, frozen=True):
@@ -114,7 +119,7 @@ class Matrix(msgspec.Struct, frozen=True):
 
     ``pairs`` are every stage-1 type under every stage-2 attribute on one range, for the heat map. ``scorecard`` maps
     scheme, then question, to an answer that says how it was found. ``vanished`` names known deviations that had their
-    chance to show and did not.
+    chance to show and did not. ``orders`` is there if it was asked for.
     """
 
     provenance: dict[str, Any]
@@ -125,6 +130,7 @@ class Matrix(msgspec.Struct, frozen=True):
     scorecard: dict[str, dict[str, Any]]
     problems: tuple[str, ...] = ()
     vanished: tuple[str, ...] = ()
+    orders: Orders | None = None
 
     def to_json(self) -> bytes:
         """The JSON document, indented, in UTF-8."""

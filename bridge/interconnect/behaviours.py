@@ -10,7 +10,7 @@ writes, and one that overlaps another write which it has no order with is not ta
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -151,7 +151,7 @@ class Behaviours:
     @cached_property
     def count(self) -> int:
         """How many there are."""
-        return sum(counter.count() for counter in self._counters(0))
+        return count_of(self.order.variants())
 
     @cached_property
     def reduced_count(self) -> int:
@@ -217,20 +217,10 @@ class Behaviours:
         return self._counters(0)
 
     def _counters(self, passive: int) -> list[_Counter]:
-        everything = (1 << len(self.effects)) - 1
-        return [_Counter(rows, everything & ~absent, passive & ~absent) for absent, rows in self._variants()]
-
-    def _variants(self) -> Iterator[tuple[int, Rows]]:
-        """The order for each set of optional effects that do not arrive."""
-        absent = 0
-        while True:
-            yield absent, self.order.without(absent) if absent else self.order.rows
-            absent = (absent - self.order.optional) & self.order.optional
-            if not absent:
-                return
+        return _counters(self.order.variants(), passive)
 
     def _natives(self, passive: int) -> Iterator[Any]:
-        for absent, rows in self._variants():
+        for absent, rows in self.order.variants():
             native = lib.pvu_orders_new(
                 len(self.effects), list(rows.before), list(rows.not_after), list(rows.gather), absent, passive
             )
@@ -249,6 +239,18 @@ class Behaviours:
                     yield tuple(row[: row.index(0)] if row[-1] == 0 else row)
                 if not width:
                     yield ()
+
+
+def _counters(variants: Iterable[tuple[int, Rows]], passive: int) -> list[_Counter]:
+    return [_Counter(rows, (1 << len(rows.before)) - 1 & ~absent, passive & ~absent) for absent, rows in variants]
+
+
+def count_of(variants: Iterable[tuple[int, Rows]]) -> int:
+    """How many behaviours there are by a relation alone, as `Order.variants` gives it.
+
+    Raises DefinitionError when that takes too many steps.
+    """
+    return sum(counter.count() for counter in _counters(variants, 0))
 
 
 def twins(rows: Rows, present: int, passive: int = 0) -> list[list[int]]:

@@ -163,6 +163,7 @@ class Order:
         self.effects = effects(program, rules.model)
         self._facts = ProgramFacts(self.effects, rules)
         self._direct: dict[int, dict[int, Rule]] = defaultdict(dict)
+        self._without: dict[int, Rows] = {}
         self.optional = 0
         """The effects that need not arrive: speculative reads, and reads that a store may answer."""
         for second in self.effects:
@@ -188,6 +189,20 @@ class Order:
 
     def without(self, absent: int) -> Rows:
         """The relation among the effects that are not in the mask: an effect that never arrives orders nothing."""
+        if absent not in self._without:
+            self._without[absent] = self._rows_without(absent)
+        return self._without[absent]
+
+    def variants(self) -> Iterator[tuple[int, Rows]]:
+        """Each set of optional effects that do not arrive, as a mask, and the relation among the others."""
+        absent = 0
+        while True:
+            yield absent, self.without(absent)
+            absent = (absent - self.optional) & self.optional
+            if not absent:
+                return
+
+    def _rows_without(self, absent: int) -> Rows:
         before: list[int] = []
         not_after: list[int] = []
         gather: list[int] = []

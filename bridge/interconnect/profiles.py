@@ -115,10 +115,11 @@ class _Run:
         return self._profile.buffers > 0 and self._profile.forward and self._chance.random() < 0.5
 
     def _hint(self, vcpu: int) -> None:
+        """Each buffer goes, as far as it is of this vCPU."""
         if self._profile.hint:
-            for index in [i for entry in self._pending if entry.line for i in bits(entry.mask)]:
-                if self._order.effects[index].vcpu == vcpu and not self._done >> index & 1:
-                    self._emit(1 << index)
+            mine = sum(effect.bit for effect in self._order.effects if effect.vcpu == vcpu)
+            for mask in [entry.mask & mine for entry in self._pending if entry.line]:
+                self._emit(mask)
 
     def _take(self, effect: Effect) -> None:
         profile = self._profile

@@ -18,18 +18,37 @@ from .common import console, make_room, run
     "--cpu", "cpus", multiple=True, metavar="C", help="A CPU of QEMU's (default: max, cortex-a76); repeatable."
 )
 @click.option("--range", "ranges", multiple=True, metavar="R", help="A range of the layout (default: all); repeatable.")
+@click.option("--orders", is_flag=True, help="Work out, too, what each type permits of a payload and its doorbell.")
+@click.option("--profile", metavar="P", help="Whose write buffers --orders runs (default: wc-64x4).")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="How many runs of them (default: 1000).")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
 @click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to look at here.")
 def matrix(
-    schemes: Sequence[str], cpus: Sequence[str], ranges: Sequence[str], json_file: Path | None, page: Path | None
+    schemes: Sequence[str],
+    cpus: Sequence[str],
+    ranges: Sequence[str],
+    orders: bool,
+    profile: str | None,
+    seeds: int | None,
+    json_file: Path | None,
+    page: Path | None,
 ) -> None:
-    """Run the attribute schemes against the probe device, in guests under QEMU; exit status 1 if anything disagrees."""
-    from ..matrix_view import view_matrix
+    """Run the attribute schemes against the probe device, in guests under QEMU; exit status 1 if anything disagrees.
 
+    --orders adds what is modelled and cannot be seen under QEMU: for each effective type that was reached, in how many
+    ways a payload of 64 bytes and its doorbell may arrive, with each barrier and each way to store it, whether the
+    doorbell can overtake, and how often the payload is one TLP under a named profile of write buffers.
+    """
+    from ..matrix_view import view_matrix
+    from ..orders.attach import Ordered
+
+    if not orders and (profile, seeds) != (None, None):
+        raise click.UsageError("--profile and --seeds are options of --orders")
+    wanted = Ordered(profile or Ordered.profile, seeds or Ordered.seeds) if orders else None
     make_room(json_file, page)
 
     async def session() -> int:
-        found = await view_matrix(schemes, cpus, ranges, json=json_file, page=page, console=console())
+        found = await view_matrix(schemes, cpus, ranges, orders=wanted, json=json_file, page=page, console=console())
         return 1 if found.problems else 0
 
     run(session())

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...bridge.attributes import MEMORY_TYPES
 from ..layout import GAP
 from ..results import Cell, HostCell, Matrix, Verdict
-from . import HONESTY
+from . import HONESTY, orders
 
 STYLE = {
     Verdict.AGREE: "green",
@@ -31,15 +30,17 @@ _LEGEND = (
 )
 
 
-_NAMES = dict(zip(map(str, MEMORY_TYPES), ("nGnRnE", "nGnRE", "nGRE", "GRE", "NC", "WT", "WB", "tagged"), strict=True))
-
-
 def show(matrix: Matrix, console: Console, questions: dict[str, str]) -> None:
     """Print the tables, the scorecard, the counts and what disagrees."""
     shown = [cell for cell in matrix.cells if cell.case != "nothing" and not cell.range.startswith(GAP)]
     for (cpu, fwb), group in groupby(shown, key=lambda cell: (cell.cpu, cell.fwb)):
         cells = list(group)
-        console.print(_schemes(cpu, fwb, cells, [h for h in matrix.host if (h.cpu, h.fwb) == (cpu, fwb)]))
+        console.print(_schemes(matrix, cpu, fwb, cells, [h for h in matrix.host if (h.cpu, h.fwb) == (cpu, fwb)]))
+    if matrix.orders is not None:
+        console.print(orders.LEGEND, style="dim", highlight=False, markup=False)
+        console.print(orders.table(matrix.orders))
+        for line in orders.notes(matrix.orders):
+            console.print(line, style="dim", highlight=False, markup=False)
     if matrix.scorecard:
         console.print(_scorecard(matrix, questions))
         for line in _legend(matrix, questions):
@@ -94,21 +95,23 @@ def _host(mapping: HostCell | None) -> str:
     return mapping.type + ("!" if Verdict.DISAGREE in (mapping.verdict, mapping.accesses) else "")
 
 
-def _schemes(cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Table:
+def _schemes(matrix: Matrix, cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Table:
     """One row a scheme and group of ranges that came out alike, one column a stage-1 type."""
     types = list(dict.fromkeys(cell.s1 for cell in cells))
     table = Table(
         title=f"lane {cells[0].lane}, -cpu {cpu}, FWB={fwb}: effective type by the guest's stage 1",
         title_justify="left",
     )
-    for heading in ("scheme", "ranges", "host", "S2", *(f"{byte}\n{_NAMES[byte]}" for byte in types)):
+    modelled = orders.HEADINGS if matrix.orders else ()
+    for heading in ("scheme", "ranges", "host", "S2", *(f"{byte}\n{orders.SHORT[byte]}" for byte in types), *modelled):
         table.add_column(heading, no_wrap=heading != "ranges")
     hosts = {(each.scheme, each.case, each.range): each for each in host}
     for (scheme, case), group in groupby(cells, key=lambda cell: (cell.scheme, cell.case)):
         rows: dict[tuple[str, ...], tuple[list[str], list[Text]]] = {}
         for (name, s2), members in groupby(group, key=lambda cell: (cell.range, cell.s2)):
-            labels = [_label(cell) for cell in members]
+            own = list(members)
             mapping = hosts.get((scheme, case, name))
+            labels = [*map(_label, own), *map(Text, orders.columns(matrix, own, mapping))]
             key = (_host(mapping), s2 or "-", *(f"{t.plain}{t.style}" for t in labels))
             rows.setdefault(key, ([], labels))[0].append(name)
         for index, (key, (names, labels)) in enumerate(rows.items()):

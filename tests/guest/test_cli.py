@@ -96,6 +96,9 @@ def test_every_command_has_help(command: str) -> None:
         (f"serve upcase --socket /{'x' * 120}", f"cannot serve on /{'x' * 120}: AF_UNIX path too long"),
         ("qemu el9", "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, qtest, or a readable file, "
                      "not el9 (No such file or directory)"),
+        ("matrix --orders --profile none",
+         "profile must be one of in-order, reorder-only, wc-16x4, wc-32x4, wc-64x1, wc-64x4, wc-64x10, wc-128x4, "
+         "wc-64x4-partial, wc-64x4-no-hint, wc-64x4-reorder, rc-splits-4, not none"),
         ("push --count 0", "count must be 1 to 10000, what the device's log can show, not 0"),
         ("push --window mapped --count 2049",
          "count must be 1 to 2048, what the window's final contents can show, not 2049"),

@@ -13,17 +13,20 @@ from rich.console import Console
 
 from pyvfio_user.bridge.schemes import SCHEMES
 from pyvfio_user.guest.matrix_view import _type_names
+from pyvfio_user.guest.orders.answers import QUESTIONS as ORDER_QUESTIONS
+from pyvfio_user.guest.orders.results import Ordering, OrderPair, Orders, SpeculativeRead
 from pyvfio_user.guest.report import HONESTY, html, terminal
+from pyvfio_user.guest.report.orders import LEGEND, compact
 from pyvfio_user.guest.report.terminal import short, summary
 from pyvfio_user.guest.results import Cell, Matrix, Verdict
 from pyvfio_user.guest.scorecard import QUESTIONS, answers
 
-from .cells import CELL, cell, host, matrix
+from .cells import CELL, ORDERS, cell, host, matrix
 
 
 def shown(made: Matrix, width: int = 240) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
-    terminal.show(made, console, QUESTIONS)
+    terminal.show(made, console, {**QUESTIONS, **ORDER_QUESTIONS} if made.orders else QUESTIONS)
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
@@ -131,6 +134,58 @@ class TestTables:
         assert "  platform: Is a platform device unaffected? (guest, host)" in shown(matrix(scorecard=card))
 
 
+class TestOrders:
+    """What is modelled: columns of the schemes' table, a table of its own, and said so everywhere."""
+
+    def made(self, **changes: Any) -> Matrix:
+        cells = [
+            cell(s1="44", architecture="44", observed="44", s2="5", orders="44>04"),
+            cell(s1="04", s2="5", orders="04>04"),
+        ]
+        return matrix(cells, orders=ORDERS, **changes)
+
+    def test_without_them_there_are_no_columns(self) -> None:
+        lines = shown(matrix())
+        assert not any("model" in line or "orders" in line for line in lines)
+
+    def test_a_row_of_the_schemes_has_the_freest_of_its_types(self) -> None:
+        made = self.made()
+        assert rows(made)[0][-3:] == ["86.3%", "7.1%", "gh"]
+        heads = [[each.strip() for each in line.split("┃")[-4:-1]] for line in shown(made) if line.startswith("┃")]
+        assert heads[:2] == [["one TLP", "bell 1st", "spec."], ["(model)"] * 3]
+        assert LEGEND.startswith("(model): modelled, not seen")
+        assert any(line.startswith(LEGEND[:60]) for line in shown(made))
+
+    def test_a_row_of_one_type_that_cannot_has_never(self) -> None:
+        made = matrix([cell(s1="04", orders="04>04", range="fifo")], host=(), orders=ORDERS)
+        assert rows(made)[0][-3:] == ["never", "never", "-"]
+
+    def test_a_row_that_is_no_place_for_a_payload_has_dashes(self) -> None:
+        assert rows(matrix([cell(range="platform")], orders=ORDERS))[0][-3:] == ["-", "-", "-"]
+
+    def test_programs_and_types_that_came_out_alike_are_one(self) -> None:
+        lines = shown(self.made())
+        title = lines.index("orders (modelled), profile wc-64x4, 1,000 seeds")
+        assert lines[title + 1].startswith("legal behaviours / one 64-byte TLP (else torn; TLPs, least and most) / ")
+        assert rows(self.made())[1:] == [
+            ["8 x STR x", "none", "3,816,548 / 86.3% (1-3) / 7.1%", "1 / never (8) / never", "8x8, doorbell"],
+            ["", "dmb oshst", "545,835 / 86.3% (1-3) / never", "1 / never (8) / never", "not run"],
+            ["memcpy", "none, dmb oshst", "too many / 0.0% (2-6) / 0.0%", "faults at store 2", "not run"],
+        ]
+        (heads,) = (line for line in lines if line.startswith("┃ payload"))
+        assert [each.strip() for each in heads.split("┃")[3:5]] == ["NC > nGnRE", "nGnRE > nGnRE"]
+
+    def test_it_says_what_it_is_not(self) -> None:
+        text = " ".join(shown(self.made()))
+        assert ORDERS.note in text
+        assert "Profile wc-64x4: 4 buffers." in text
+        assert "Too many legal behaviours to be counted: memcpy, up to 53 effects" in text
+
+    @pytest.mark.parametrize(("count", "text"), [(9_999_999, "9,999,999"), (10_000_000, "1.0e07"), (6.8e16, "6.8e16")])
+    def test_counts(self, count: int, text: str) -> None:
+        assert compact(count) == text
+
+
 class TestSummary:
     def test_it_counts_both_verdicts(self) -> None:
         cells = [cell(), cell(), cell(verdict=Verdict.DISAGREE, accesses=Verdict.KNOWN_DEVIATION)]
@@ -234,6 +289,10 @@ class TestThePage:
         assert set(re.findall(r"\b(?:cell|c)\.(\w+)", code)) <= {*Cell.__struct_fields__, "type"}
         found = made.batteries["b1"]
         assert set(re.findall(r"\bfound\.(\w+)", code)) <= {
-            *found.__struct_fields__, "text", "value", "detail", "how", "lane", "probes", "contrary", "modelled"
+            *found.__struct_fields__, "text", "value", "detail", "how", "lane", "probes", "contrary", "modelled",
+            "programs",
         }  # fmt: skip
         assert set(re.findall(r"\brow\.(\w+)", code)) == {"verdict", "op", "expected", "observed", "device", "reason"}
+        for name, kind in (("O", Orders), ("pair", OrderPair), ("program", Ordering), ("read", SpeculativeRead)):
+            named = set(re.findall(rf"\b{name}\.(\w+)", code))
+            assert named and named <= set(kind.__struct_fields__)

@@ -20,6 +20,7 @@ from pyvfio_user.bridge.interconnect.program import (
     dgh,
     dmb,
     load,
+    on_vcpu,
     pair,
     ram_store,
     speculative,
@@ -110,6 +111,13 @@ def test_a_hint_keeps_two_bursts_apart_and_may_be_ignored() -> None:
     halves = (burst(0x40, 32), dgh(), burst(0x60, 32))
     assert set(whole("wc-64x4", *halves)) == {0}
     assert whole("wc-64x4-no-hint", *halves)[1] > 0
+
+
+def test_a_hint_empties_a_buffer_as_one() -> None:
+    order = Order(Program.of(burst(0x40, 32), dgh(), store(0x1000, 4)))
+    assert Profile("own", drain=0).run(order, 0) == (0b1111, 0b10000)
+    two = Order(Program.of(burst(0x40, 16), on_vcpu(1, burst(0x50, 16), dgh()), store(0x1000, 4)))
+    assert Profile("own", drain=0).run(two, 0)[0] == 0b1100
 
 
 def test_a_single_buffer_goes_when_another_line_needs_it() -> None:

@@ -11,7 +11,7 @@ from pyvfio_user.guest.report import HONESTY, html
 from pyvfio_user.guest.results import Matrix, Verdict
 from pyvfio_user.guest.scorecard import QUESTIONS, answers
 
-from ..cells import cell, matrix
+from ..cells import ORDERS, cell, host, matrix
 from .conftest import Open
 from .drawn import box, boxes, colours
 
@@ -74,3 +74,54 @@ async def test_the_page_says_what_it_does_not_show(made: Matrix, open_page: Open
     page = await open_page(rendered(made))
     assert (await box(page.get_by_text(HONESTY))).bottom < (await box(page.locator("#heat"))).top
     assert (await page.locator("#summary").inner_text()).startswith("4 cells: attributes 4 agree; accesses 4 agree.")
+
+
+@pytest.fixture
+def ordered() -> Matrix:
+    """A row of a scheme with a payload as NC and one as nGnRE, and the orders of both."""
+    cells = [cell(s1="44", architecture="44", observed="44", orders="44>04"), cell(s1="04", orders="04>04")]
+    return matrix(cells, orders=ORDERS, host=(host(),), scorecard=answers(["status-quo"], cells, []))
+
+
+async def test_orders_are_columns_and_tables_that_say_they_are_modelled(ordered: Matrix, open_page: Open) -> None:
+    page = await open_page(rendered(ordered))
+    assert await page.get_by_role("heading", name="Orders (modelled)").is_visible()
+    assert await page.get_by_text(ORDERS.note).is_visible()
+    heads = await page.locator("#schemes th").all_text_contents()
+    assert heads[-5:-2] == ["one TLP (model)", "doorbell first (model)", "speculative reads by (model)"]
+    assert (await page.locator("#schemes td").all_text_contents())[-3:] == ["86.3%", "7.1%", "guest, host"]
+    assert "modelled, not seen" in await page.locator("#model").inner_text()
+    pairs = page.locator("#orders summary")
+    assert await pairs.all_text_contents() == [
+        "44 Normal Non-cacheable > 04 Device-nGnRE",
+        "04 Device-nGnRE > 04 Device-nGnRE",
+    ]
+    await pairs.first.click()
+    rows = page.locator("#orders details").first.locator("tr")
+    texts = [await each.locator("th, td").all_text_contents() for each in await rows.all()]
+    dash = "\N{EN DASH}"
+    fenced = ("545,835", "86.3%", "13.7%", f"1{dash}3")
+    memcpy = ("too many to be counted", "0.0%", "0.0%", f"2{dash}6", "0.0%", "0.0%")
+    assert texts == [
+        ["payload", "barrier", "legal behaviours", "one 64-byte TLP", "torn", "TLPs", "out of order",
+         "doorbell before the whole payload", "which is kept by", "TCG saw"],
+        ["8 x STR x", "none", "3,816,548", *fenced[1:], "0.0%", "7.1%", "", "8x8, doorbell"],
+        ["8 x STR x", "dmb oshst", *fenced, "0.0%", "never", "barrier [A]", "not run"],
+        ["memcpy", "none", *memcpy, "", "not run"],
+        ["memcpy", "dmb oshst", *memcpy, "", "not run"],
+    ]  # fmt: skip
+
+
+async def test_a_chosen_cell_has_the_orders_of_its_types(ordered: Matrix, open_page: Open) -> None:
+    page = await open_page(rendered(ordered))
+    await page.locator("#schemes td.cell").nth(2).click()
+    drawer = page.locator("#drawer")
+    heading = "modelled, not seen: a payload here and its doorbell, 04 Device-nGnRE > 04 Device-nGnRE"
+    assert await drawer.get_by_role("heading", name=heading).is_visible()
+    assert await drawer.get_by_text("alignment fault (B2.10.2) at store 2").first.is_visible()
+
+
+async def test_without_orders_the_page_says_how_to_have_them(made: Matrix, open_page: Open) -> None:
+    page = await open_page(rendered(made))
+    assert await page.locator("#orders").inner_text() == "Not part of this run: it is with --orders."
+    assert "model" not in await page.locator("#schemes").inner_text()
