@@ -38,7 +38,8 @@ _EVENT_FDS = struct.Struct("=I16i")
 SPIN_US = 50
 """Microseconds for which a loop of ours looks for the next message before it sleeps, if the last time was worth it."""
 
-_STEPS = 256  # events handled before the rest of the event loop gets its turn
+_STEPS = 256  # events handled before the rest of the event loop gets its turn,
+_TURN = 0.0005  # and seconds, but for the last of them
 _IN, _OUT = 0x1, 0x4  # EPOLLIN, EPOLLOUT; what else comes means both
 
 
@@ -206,6 +207,7 @@ class _GuestPoller(Poller):
         if self._fd < 0:
             raise OSError(-self._fd, os.strerror(-self._fd))
         self._serves = False
+        self._kicked = False
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_reader(fd, callback)
@@ -214,7 +216,9 @@ class _GuestPoller(Poller):
         asyncio.get_running_loop().remove_reader(fd)
 
     def kick(self) -> None:
-        asyncio.get_running_loop().call_soon(self._serve)
+        if not self._kicked:
+            self._kicked = True
+            asyncio.get_running_loop().call_soon(self._serve_kicked)
 
     def _changed(self, sessions: int) -> None:
         self.submit()
@@ -223,14 +227,25 @@ class _GuestPoller(Poller):
         self._serves = bool(sessions)
         loop = asyncio.get_running_loop()
         if self._serves:
-            loop.add_reader(self._fd, self._serve)
+            loop.add_reader(self._fd, self._serve_ready)
         else:
             loop.remove_reader(self._fd)
 
+    def _serve_ready(self) -> None:
+        if not self._kicked:  # else its turn has come already
+            self._serve()
+
+    def _serve_kicked(self) -> None:
+        self._kicked = False
+        self._serve()
+
     def _serve(self) -> None:
+        end = time.monotonic() + _TURN
         for _ in range(_STEPS):
             if not self.step(0):
                 return
+            if time.monotonic() > end:
+                break
         self.submit()
         self.kick()
 
@@ -288,13 +303,19 @@ class HotPathSelector(selectors.BaseSelector):
         wait = -1 if timeout is None else max(math.ceil(timeout * 1e9), 0)
         deadline = None if timeout is None or wait == 0 else time.monotonic() + timeout
         self.woken = False
+        end = 0.0
         for _ in range(_STEPS):
             if not poller.step(wait) or self.woken or not self.inline:
+                break
+            now = time.monotonic()
+            if not end:
+                end = now + _TURN
+            elif now > end:
                 break
             if poller.ready:
                 wait = -2  # the rest of what was found ready, and no second look
             elif deadline is not None:
-                wait = max(math.ceil((deadline - time.monotonic()) * 1e9), 0)
+                wait = max(math.ceil((deadline - now) * 1e9), 0)
         poller.submit()
         found = []
         for fd, events in poller.ready:

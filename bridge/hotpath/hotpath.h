@@ -17,7 +17,7 @@ enum {
     PVU_MAX_FDS = 16,               /* in one message: what VERSION offers */
     PVU_FDS_BESIDE = 253,           /* that can come beside one receive: the kernel's SCM_MAX_FD */
     PVU_MAX_TRANSFER = 1 << 20,     /* data bytes in one message: what VERSION offers */
-    PVU_MAX_RINGS = 1024,           /* doorbells handed over at once */
+    PVU_MAX_RINGS = 64,             /* doorbells handed over at once: as long as Python is with them, all else waits */
 };
 
 /* Messages. */

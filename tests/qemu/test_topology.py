@@ -106,7 +106,7 @@ def nobody_serves() -> Iterator[None]:
     try:
         yield
     finally:
-        loop.add_reader(fd, poller._serve)  # type: ignore[attr-defined]
+        loop.add_reader(fd, poller._serve_ready)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("posted", [True, False])
