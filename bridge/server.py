@@ -19,6 +19,9 @@ from .refusal import Refusal
 from .session import Session
 from .watchdog import BUDGET
 
+SILENCE = 5.0
+"""Seconds after which a client that said no VERSION makes room for another: so long QEMU itself waits for an answer."""
+
 _PAUSE = 0.5  # seconds until the next attempt after a client could not be accepted
 _MAX_REFUSALS = 16  # clients being refused at a time; more are disconnected without a word
 
@@ -26,7 +29,8 @@ _MAX_REFUSALS = 16  # clients being refused at a time; more are disconnected wit
 class Server:
     """A device that is being served; `serve` makes it.
 
-    One client at a time: the VERSION of a second is answered with EBUSY, that of another user's client with EACCES.
+    One client at a time: the VERSION of a second is answered with EBUSY, that of another user's client with EACCES. A
+    client that has not said its VERSION for `SILENCE` seconds makes room for the next.
     """
 
     def __init__(self, device: HasEndpoint, path: Path, listener: socket.socket, *, any_user: bool) -> None:
@@ -90,6 +94,11 @@ class Server:
             logger.warning("refusing a client on %s: its user must be %d, not %d", self.path, ours, uid)
             self._refuse(connection, errno.EACCES)
             return
+        if self.session is not None and self.session.silence > SILENCE:
+            logger.warning(
+                "disconnecting a client on %s that said no VERSION for %g s: another came", self.path, SILENCE
+            )
+            self.session.close()
         if self.session is not None:
             logger.warning("refusing a second client on %s", self.path)
             self._refuse(connection, errno.EBUSY)

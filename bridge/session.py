@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +35,16 @@ class Session:
         self._ring = 0, 0, 0
         self._command = 0
         self._native: Any = poller.open(self, endpoint.native, fd)
+        self._began = time.monotonic()
 
     def peer_left(self) -> bool:
         """Has the client hung up, be there still messages of it or not?"""
         return self._native is None or bool(lib.pvu_session_peer_left(self._native))
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which the client has owed its VERSION; 0 when it said it."""
+        return 0.0 if self._control.negotiated else time.monotonic() - self._began
 
     def close(self) -> None:
         """Disconnects the client; its maps and interrupts are dropped."""

@@ -9,6 +9,8 @@ import struct
 
 import pytest
 
+from pyvfio_user.bridge import server as server_module
+
 from .bench import Bench
 from .raw import DEVICE_GET_INFO, ERROR, QEMU_JSON, REPLY, RESET, VERSION, Raw, capabilities, message, version
 
@@ -152,6 +154,22 @@ async def test_a_second_client_that_says_nothing_is_disconnected(bench: Bench) -
         await second.send(message(VERSION, version())[:15])
         await first.alive()
         await second.ended()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_says_nothing_makes_room_for_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Raw.connect(bench.path, negotiate=False) as silent:
+        await silent.send(message(VERSION, version())[:15])
+        async with Raw.connect(bench.path, negotiate=False) as soon:
+            assert await soon.refused(VERSION, version()) == errno.EBUSY
+        monkeypatch.setattr(server_module, "SILENCE", 0.0)
+        async with Raw.connect(bench.path) as served, Raw.connect(bench.path, negotiate=False) as second:
+            await silent.ended()
+            assert await second.refused(VERSION, version()) == errno.EBUSY, "the one that is served said it"
+            await served.alive()
+    assert f"disconnecting a client on {bench.path} that said no VERSION for 0 s: another came" in caplog.text
 
 
 @pytest.mark.asyncio
