@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import mmap
 import os
@@ -19,6 +20,7 @@ _MAGIC = 0x474E4952_55565000
 _VERSION = 1
 _TYPES_AT = 256
 _EVENTS_AT = 7 * 4096
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _RESERVED = 0x02
 """An encoding that MAIR_ELx reserves: the effective type is not known."""
 
@@ -59,9 +61,10 @@ class Ring:
         if capacity.bit_count() != 1 or not 16 <= capacity <= 1 << 26:
             raise DefinitionError(f"capacity must be a power of two, 16 to {1 << 26} events, not {capacity}")
         self._capacity = capacity
-        self._fd = os.memfd_create("pyvfio-user-ring", os.MFD_CLOEXEC)
+        self._fd = os.memfd_create("pyvfio-user-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self._fd, _EVENTS_AT + capacity * EVENT.size)
+            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)  # a writer that cut it short would end its reader
             self._map = mmap.mmap(self._fd, 0)
         except BaseException:
             os.close(self._fd)

@@ -88,6 +88,14 @@ def test_a_writer_that_scribbles_is_not_believed(ring: Ring) -> None:
     assert ring.dropped == (1 << 64) - 1
 
 
+def test_a_writer_cannot_change_its_size(ring: Ring) -> None:
+    for size in (0, EVENTS_AT, EVENTS_AT + 32 * 64):
+        with pytest.raises(PermissionError):
+            os.truncate(ring.path, size)
+    assert os.stat(ring.path).st_size == EVENTS_AT + 16 * 64
+    assert taken(ring) == []
+
+
 def test_what_found_no_room_is_counted(ring: Ring) -> None:
     writer = Writer(ring, 16)
     writer.map[DROPPED_AT : DROPPED_AT + 8] = (5).to_bytes(8, "little")

@@ -15,6 +15,7 @@ FUZZERS: Mapping[str, Sequence[str]] = {
     "session": (*WORLD, "records.c", "session.c"),
     "dma": ("input.c", "records.c", "dma.c"),
     "echo": ("input.c", "records.c", "echo.c"),
+    "ring": ("input.c", "records.c", "ring.c"),
 }
 FLAGS = (
     *("-std=c11", "-D_GNU_SOURCE", "-g1", "-O1", "-fno-omit-frame-pointer", "-pthread"),

@@ -161,6 +161,17 @@ FAULTS = (
           "to > region->size - 4", "to > region->size"),
     Fault("a word may be anywhere", "echo", "echo.c",
           "(from | to) % 4", "(from & to) % 4"),
+    # The ring of events.
+    Fault("an event may be behind the ring", "ring", "ring.c",
+          "*taken & (capacity - 1)", "*taken & capacity"),
+    Fault("an event more is taken than there is room for", "ring", "ring.c",
+          "count < most", "count <= most"),
+    Fault("an event may have another number", "ring", "ring.c",
+          "__ATOMIC_ACQUIRE) != number", "__ATOMIC_ACQUIRE) < number"),
+    Fault("a writer is not told what was taken", "ring", "ring.c",
+          "    __atomic_store_n(&ring->tail, *taken, __ATOMIC_RELEASE);\n", ""),
+    Fault("what was taken is taken again", "ring", "ring.c",
+          "        *taken = number;\n", ""),
 )
 # fmt: on
 
