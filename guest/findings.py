@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .results import Verdict
+from .verdict import Verdict
 
 
 class Finding(msgspec.Struct, frozen=True):

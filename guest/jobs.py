@@ -21,7 +21,7 @@ from .lanes.installation import Installation, Patch
 from .lanes.lane import Ran
 from .lanes.places import PLACES
 from .layout import DRIVER, GAP, LAYOUT, REQUEST, base_name, installation
-from .results import Battery, Cell, HostCell, Verdict, worst
+from .results import Battery, Cell, Finding, HostCell, Kernel, Proof, Verdict, worst
 
 ALL_PAIRS = "all-pairs"
 """The pseudo scheme that installs every stage-2 attribute there is, on one range."""
@@ -32,9 +32,10 @@ CHANGED_PAGE = 1
 """The page of `dynamic` that becomes write-combining-safe while the guest runs."""
 
 
-class Job(msgspec.Struct, frozen=True):
-    """What to run: ``schemes`` by id, `ALL_PAIRS` among them; ``full``: every operation once per pair of types.
+class Job(msgspec.Struct, frozen=True, tag=True):
+    """What to run in lane el2: ``schemes`` by id, `ALL_PAIRS` among them.
 
+    ``full``: every operation once per pair of types.
     ``ranges`` are those that batteries run on, by name; none: all. ``faults`` are those of `plan.Fault`.
     """
 
@@ -44,6 +45,11 @@ class Job(msgspec.Struct, frozen=True):
     full: bool = True
     ranges: tuple[str, ...] = ()
     faults: int = 0
+
+    @property
+    def title(self) -> str:
+        """Which run it is, for people."""
+        return f"-cpu {self.cpu}, FWB={self.fwb}"
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -59,6 +65,9 @@ class JobResult(msgspec.Struct, frozen=True):
     transactions: int
     features: tuple[str, ...]
     command: str = ""
+    kernels: tuple[Kernel, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 DOORBELL_STAGE2 = 1

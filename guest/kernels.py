@@ -1,63 +1,58 @@
-"""Look at kernels for a person, or for `git bisect run`: found or fetched, booted one after the other, shown."""
+"""Kernels as people name them: Debian's by number, fetched once, or the path of an Image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import click
-import msgspec
-from rich.console import Console
-
-from ..bridge.errors import DefinitionError
-from ..bridge.schemes import SCHEMES
-from .errors import KernelError, MatrixError
-from .kvm import EXPECTED, KernelReport, run_kernel
-from .linux.boot import LinuxImage
-from .payload import PayloadError
-from .provision.errors import ProvisionError
-from .provision.kernel import provide_kernel
+from .kvm import KernelJob
+from .provision.kernel import RELEASES, find_kernel, provide_kernel
 from .provision.progress import Progress
-from .report.kernel import show
 
-AS_EXPECTED, OTHERWISE, UNTESTED = 0, 1, 125
-"""Exit statuses: the last has `git bisect run` skip the commit."""
-
-
-def find(name: str, modules: Path | None, config: Path | None) -> tuple[str, LinuxImage]:
-    """The release and the image of a kernel that is named, or lies at a path. Raises `ProvisionError`."""
-    if "/" in name or Path(name).is_file():
-        return Path(name).name, LinuxImage(Path(name), modules, config)
-    kernel = provide_kernel(Progress(), name)
-    return kernel.release, LinuxImage(kernel.image, kernel.modules, kernel.config)
+EXPECTED = {"6.1": "status-quo", "6.12": "vma-allow-any-uncached", "7.3": "vma-allow-any-uncached"}
+"""The scheme of each released kernel, by the history of Linux: what was merged came with 6.9."""
+DEFAULT_CPUS = ("max",)
+"""With FEAT_S2FWB; a host without is -cpu neoverse-n1, for one."""
 
 
-async def look_at(
-    kernels: Sequence[str],
-    modules: Path | None,
-    config: Path | None,
-    expect: str | None,
-    cpu: str,
-    json: Path | None,
-    console: Console,
-) -> int:
-    """Run, show, write the reports as JSON; return the exit status. Raises DefinitionError for an unknown scheme."""
-    if expect is not None and expect not in SCHEMES:
-        raise DefinitionError(f"scheme must be one of {', '.join(SCHEMES)}, not {expect}")
-    reports: list[KernelReport] = []
-    status = AS_EXPECTED
-    for name in kernels:
-        try:
-            release, image = find(name, modules, config)
-            report = await run_kernel(release, image, cpu, expected=expect or EXPECTED.get(name))
-        except (KernelError, MatrixError, PayloadError, ProvisionError) as error:
-            click.echo(f"Error: {name} could not be looked at: {error}", err=True)
-            return UNTESTED
-        reports.append(report)
-        show(report, console)
-        if report.problems or report.scheme is None:
-            status = OTHERWISE
-    if json is not None:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(reports), indent=1))
-        console.print(f"JSON: {json}", highlight=False)
-    return status
+def cached_kernels() -> list[str]:
+    """Those of Debian's kernels that need not be fetched."""
+    return [name for name in RELEASES if find_kernel(name)]
+
+
+def is_path(name: str) -> bool:
+    """Whether a kernel is named by a path."""
+    return "/" in name or Path(name).is_file()
+
+
+def kernel_jobs(
+    kernels: Iterable[str],
+    cpus: Iterable[str] = (),
+    ranges: Iterable[str] = (),
+    *,
+    modules: Path | None = None,
+    config: Path | None = None,
+    expect: str | None = None,
+    append: str = "",
+) -> Iterator[KernelJob]:
+    """One job a kernel and CPU; ``modules`` and ``config`` are of those that are named by a path.
+
+    Raises:
+        ProvisionError: There is no kernel of that name, or it cannot be fetched.
+    """
+    for name in dict.fromkeys(kernels):
+        if is_path(name):
+            release, image = Path(name).name, Path(name)
+            own_modules, own_config = modules, config
+        else:
+            kernel = provide_kernel(Progress(), name)
+            release, image, own_modules, own_config = kernel.release, kernel.image, kernel.modules, kernel.config
+        for cpu in dict.fromkeys(cpus or DEFAULT_CPUS):
+            yield KernelJob(
+                name, release, str(image), _text(own_modules), _text(own_config), cpu,
+                expect or EXPECTED.get(name), tuple(ranges), append,
+            )  # fmt: skip
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from ..bridge.attributes import MEMORY_TYPES, NGNRE, NORMAL_WB, MemoryType, combine, decode_stage2, encode_stage2
-from ..bridge.schemes import NOTHING, SCHEMES, Driver, Host, Situation, settled
+from ..bridge.attributes import MEMORY_TYPES, NGNRE, NORMAL_NC, NORMAL_WB, MemoryType, combine, encode_stage2
+from ..bridge.schemes import Decision
+from ..devices.probe import Probe
 from ..devices.upcase import Upcase
 from .battery import FULL, SHORT
-from .claims import CLAIMS
+from .deviations import ATTRIBUTES
 from .errors import MatrixError, QemuError
-from .findings import Finding
+from .identify import Found, Identity, decide, identify
+from .jobs import JobResult
 from .lanes.installation import Installation, Patch
-from .lanes.kvm import Backing, KvmLane
+from .lanes.kvm import Backing, KvmLane, Look, mapped_pages
+from .lanes.lane import Ran
 from .lanes.places import PLACES, Place
-from .layout import LAYOUT
+from .layout import GAP, LAYOUT, installation
 from .linux.boot import BootedLinux, LinuxImage, booted_linux
 from .linux.failures import explain
-from .operation import PAGE, Access
-from .plan import Range
-from .results import Battery, Cell, Verdict
+from .operation import PAGE, Access, Op
+from .plan import Asked, Range
+from .proof import quarrel
+from .results import Cell, Finding, HostCell, Kernel, Proof, Verdict
 from .scenarios import scenarios
-from .stage2 import Descriptor, Tables
+from .stage2 import Descriptor
 
-EXPECTED = {"6.1": "status-quo", "6.12": "vma-allow-any-uncached", "7.3": "vma-allow-any-uncached"}
-"""The scheme of each released kernel, by the history of Linux: what was merged came with 6.9."""
-_PCI = tuple(place for place in PLACES.values() if not place.platform)
-_SHOWN = ("wc-trapped",)
+_CONTROL = "wc-trapped"
 """Where the controls are run."""
 _PIECES = ("wc-mapped", "wc-trapped", "strict")
 """Ranges of one BAR, side by side, each mapped by itself into one memslot."""
@@ -38,84 +41,68 @@ _OPS = tuple(op for op in FULL if op.access is not Access.EXCLUSIVE)
 """An interrupt of the host's between the load and the store of an exclusive pair makes the store fail, as it may."""
 _FULL = ("wc-trapped", "wc-mapped")
 """Ranges whose battery is the full one: the others have a short one."""
+_TYPES = MEMORY_TYPES[:-1]
+"""A virtual machine is not given memory tagging, so that the tagged type is reserved there."""
+_DEVICE, _NC = "04", "44"
+
+Progress = Callable[[int, int, str], None]
 
 
-class Proof(msgspec.Struct, frozen=True):
-    """One range mapped in one way: the descriptor in memory, what the guest saw, what the device got.
+class KernelJob(msgspec.Struct, frozen=True, tag=True):
+    """A kernel to look at: ``image``, and where they are known the folder of its modules and its .config.
 
-    ``way``: "vfio", "vfio pieces", "sysfs", "sysfs wc" or "ram". ``effect`` and ``device`` are of an unaligned 8-byte
-    store to a Normal-NC mapping of the guest's. ``story``: whether the three agree with one another.
+    ``name`` is how it was asked for, ``release`` what it is, ``expected`` the scheme that it must have. ``ranges`` are
+    those that batteries run on, by name; none: all. ``append`` is for the kernel's command line.
     """
 
-    way: str
-    range: str
-    pages: int
-    level: int
-    memattr: str
-    access: str
-    wanted: str
-    effect: str
-    device: str
-    story: bool
-
-
-class KernelReport(msgspec.Struct, frozen=True):
-    """What a kernel was found to do. ``scheme`` is None when none is known; ``alike`` are those not told apart from it.
-
-    ``differs`` says, of the scheme that comes nearest, what is otherwise. ``expected`` is the scheme that its cells
-    were judged by.
-    """
-
-    kernel: str
+    name: str
+    release: str
+    image: str
+    modules: str | None
+    config: str | None
     cpu: str
-    fwb: int
-    scheme: str | None
-    alike: tuple[str, ...]
-    differs: str
-    expected: str
-    proofs: tuple[Proof, ...]
-    cells: tuple[Cell, ...]
-    batteries: dict[str, Battery]
-    findings: tuple[Finding, ...]
-    problems: tuple[str, ...]
-    shown: dict[str, int]
-    missed: dict[str, str]
-    experiments: int
-    transactions: int
-    features: tuple[str, ...]
-    command: str
+    expected: str | None = None
+    ranges: tuple[str, ...] = ()
+    append: str = ""
 
+    @property
+    def title(self) -> str:
+        """Which run it is, for people."""
+        return f"Linux {self.release}, -cpu {self.cpu}"
 
-Progress = Callable[[str], None]
+    @property
+    def files(self) -> LinuxImage:
+        """What is booted."""
+        modules, config = (None if each is None else Path(each) for each in (self.modules, self.config))
+        return LinuxImage(Path(self.image), modules, config, self.append)
 
 
 class _Site(NamedTuple):
-    """A way to map ranges, and the type that stage 2 must allow at most on each."""
+    """A way to map ranges. ``installed`` has, by range, the stage 2 and the host's type that it should have."""
 
     way: str
-    backing: Backing
-    types: dict[str, MemoryType]
-    pieces: bool = False
-
-    def places(self) -> list[Place]:
-        """The ranges, as what lies there lets them be seen."""
-        return [replace(PLACES[name], silent=self.backing is Backing.RAM) for name in self.types]
+    role: str
+    installed: Installation
+    backing: Backing = Backing.DEVICE
+    whole: bool = True
+    """Each BAR is mapped in one piece; otherwise each range by itself."""
 
 
-async def run_kernel(
-    name: str, kernel: LinuxImage, cpu: str, *, expected: str | None = None, progress: Progress = lambda what: None
-) -> KernelReport:
-    """Boot a kernel and look at all ways that it has; judge it by ``expected``, or by the scheme found.
+_STEPS = ("booting", "vfio", "vfio pieces", "ram", "rules and scenarios", "sysfs", "sysfs wc")
+
+
+async def run_kernel(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
+    """Boot a kernel and look at all ways that it has; judge it by what is expected, or by the scheme that it shows.
 
     Raises:
         MatrixError: It could not be looked at; the message says why and what to try.
         KernelError: The kernel, its modules or its configuration cannot be used.
         ProvisionError: There is no QEMU or no compiler.
     """
-    progress("booting")
+    progress(0, len(_STEPS), _STEPS[0])
     try:
-        async with booted_linux(kernel, cpu, ("vfio", "sysfs"), [Upcase()]) as up:
-            run = _Run(name, cpu, expected, up, progress)
+        async with booted_linux(job.files, job.cpu, ("vfio", "sysfs"), [Upcase()], probe) as up:
+            run = _Run(job, up, progress)
             await run.vfio()
             await up.guest.off()
             await run.sysfs()
@@ -123,195 +110,274 @@ async def run_kernel(
             await up.vm.wait()
     except QemuError as error:
         raise MatrixError(explain(str(error))) from error
-    return run.report()
+    return run.result()
 
 
 class _Run:
     """One boot."""
 
-    def __init__(self, name: str, cpu: str, expected: str | None, up: BootedLinux, progress: Progress) -> None:
-        self.name, self.cpu, self.wanted, self.up, self.progress = name, cpu, expected, up, progress
+    def __init__(self, job: KernelJob, up: BootedLinux, progress: Progress) -> None:
+        self.job, self.up, self.progress = job, up, progress
+        self.started = time.monotonic()
         self.proofs: list[Proof] = []
         self.cells: list[Cell] = []
+        self.host: list[HostCell] = []
         self.lanes: list[KvmLane] = []
         self.findings: list[Finding] = []
-        self.scheme: str | None = None
-        self.alike: tuple[str, ...] = ()
-        self.differs = ""
+        self.identity = Identity(None, (), "", "")
         self.fwb = False
-        self.features: tuple[str, ...] = ()
+        self.features: frozenset[str] = frozenset()
 
     async def _lane(self) -> KvmLane:
         hello = await self.up.guest.hello()
-        self.features = tuple(sorted(hello.features))
+        self.features = hello.features
         lane = KvmLane(self.up.guest, self.up.probe, hello, fwb=self.fwb)
         self.lanes.append(lane)
         return lane
 
     async def vfio(self) -> None:
         """What vfio maps, whole and in pieces, and the positive control."""
-        self.progress("vfio")
+        self._next("vfio")
         lane = await self._lane()
-        everything = {place.name: NGNRE for place in _PCI}
-        tables = await self._map(lane, _Site("vfio", Backing.DEVICE, everything))
-        lane.fwb = self.fwb = tables.fwb
-        found = {place.name: _nibble(_common(_pages(lane, tables, place))) for place in _PCI}
-        self._identify(found)
-        scheme = self.expected
-        claimed = {place.name: CLAIMS[scheme].stage2(place.name, place.bar, 0, "nothing") for place in _PCI}
-        await self._site(lane, _Site("vfio", Backing.DEVICE, claimed), cells=True)
-        await self._site(
-            lane, _Site("vfio pieces", Backing.DEVICE, {name: claimed[name] for name in _PIECES}, pieces=True)
-        )
-        await self._site(lane, _Site("ram", Backing.RAM, dict.fromkeys(_SHOWN, NORMAL_WB)))
-        self.progress("scenarios")
-        nibbles = self._nibble_of(claimed["wc-trapped"]), self._nibble_of(NORMAL_WB)
-        self.findings += await scenarios(lane, self.up, f"{self.cpu}, Linux {self.name}", *nibbles)
+        everything = Installation({name: Patch(_place(name), 1, None) for name in PLACES if name != "platform"})
+        look = await self._map(lane, _Site("vfio", "policy", everything))
+        lane.fwb = self.fwb = look.tables.fwb
+        self._identify(lane, {name: _found(lane, look, patch.place) for name, patch in everything.patches.items()})
+        decision = decide(self.judged_by, self.fwb)
+        await self._policy(lane, decision)
+        self._next("vfio pieces")
+        pieces = Installation({name: installation(decision).patches[name] for name in _PIECES})
+        await self._site(lane, _Site("vfio pieces", "policy", pieces, whole=False))
+        self._next("ram")
+        await self._site(lane, self._control("ram", "positive control", NORMAL_WB, Backing.RAM))
+        self._next("rules and scenarios")
+        nibbles = installation(decision).patches[_CONTROL].stage2, encode_stage2(NORMAL_WB, self.fwb)
+        self.findings += await scenarios(lane, self.up, f"{self.job.cpu}, Linux {self.job.release}", *nibbles)
         for finding in self.findings:
             if finding.problem:
-                lane.problem(f"Linux {self.name}", finding.problem)
+                lane.problem(f"Linux {self.job.release}", finding.problem)
 
     async def sysfs(self) -> None:
         """The negative control: no kernel relaxes what did not come from vfio."""
-        self.progress("sysfs")
+        self._next("sysfs")
         lane = await self._lane()
-        await self._site(lane, _Site("sysfs", Backing.DEVICE, dict.fromkeys(_SHOWN, NGNRE)))
-        await self._site(lane, _Site("sysfs wc", Backing.RESOURCE_WC, dict.fromkeys(_SHOWN, NGNRE)))
+        await self._site(lane, self._control("sysfs", "negative control", NGNRE, Backing.DEVICE))
+        self._next("sysfs wc")
+        await self._site(lane, self._control("sysfs wc", "negative control", NGNRE, Backing.RESOURCE_WC))
 
     @property
-    def expected(self) -> str:
+    def judged_by(self) -> str:
         """The scheme to judge by."""
-        return self.wanted or self.scheme or "status-quo"
+        return self.job.expected or self.identity.nearest
 
-    def _identify(self, found: dict[str, str]) -> None:
-        """Which schemes decide, for a VMM that asks for nothing, what was found; released ones come first."""
-        differences: dict[str, list[str]] = {}
-        for name, scheme in SCHEMES.items():
-            decision = settled(scheme, Situation(LAYOUT, NOTHING, Driver(), Host(fwb=self.fwb)))
-            differences[name] = [
-                f"{piece.range}: {found[piece.range]}, not {piece.s2:x}"
-                for piece in decision.pieces
-                if piece.range in found and piece.s2 is not None and found[piece.range] != f"{piece.s2:x}"
-            ]
-        fitting = [name for name, differing in differences.items() if not differing]
-        fitting.sort(key=lambda name: not SCHEMES[name].status.startswith("Linux"))
-        if fitting:
-            self.scheme, self.alike = fitting[0], tuple(fitting[1:])
-        else:
-            nearest = min(differences, key=lambda name: len(differences[name]))
-            self.differs = f"{nearest} comes nearest; " + "; ".join(differences[nearest])
+    def _next(self, what: str) -> None:
+        self.progress(_STEPS.index(what), len(_STEPS), what)
 
-    def _nibble_of(self, kind: MemoryType) -> int:
-        return encode_stage2(kind, self.fwb)
+    def _wanted(self, name: str) -> bool:
+        return not self.job.ranges or name in self.job.ranges
 
-    async def _map(self, lane: KvmLane, site: _Site) -> Tables:
+    def _identify(self, lane: KvmLane, found: Mapping[str, Found]) -> None:
+        identity = identify(found, self.fwb)
+        expected = self.job.expected
+        if expected in identity.alike:
+            others = (identity.nearest, *(name for name in identity.alike if name != expected))
+            identity = Identity(expected, others, expected or "", "")
+        self.identity = identity
+        if identity.scheme is None:
+            lane.problem(f"Linux {self.job.release}", f"no scheme is known to do this: {identity.differs}")
+        elif expected not in (None, identity.scheme):
+            lane.problem(f"Linux {self.job.release}", f"the scheme must be {expected}, not {identity.scheme}")
+
+    def _control(self, way: str, role: str, kind: MemoryType, backing: Backing) -> _Site:
+        place = replace(_place(_CONTROL), silent=backing is Backing.RAM)
+        patch = Patch(place, encode_stage2(kind, self.fwb), None)
+        return _Site(way, role, Installation({_CONTROL: patch}), backing, whole=False)
+
+    async def _map(self, lane: KvmLane, site: _Site) -> Look:
         """Map a site's ranges and read the descriptors."""
-        patches = {place.name: Patch(place, self._nibble_of(site.types[place.name]), None) for place in site.places()}
-        where = f"Linux {self.name}, {site.way}"
-        await lane.map(Installation(patches), _ranges(site), where)
-        return await lane.stage2(self.up.stub, [patch.place for patch in patches.values()])
+        await lane.map(site.installed, _ranges(site), f"Linux {self.job.release}, {site.way}")
+        return await lane.look(self.up.stub, [patch.place for patch in site.installed.patches.values()])
 
-    async def _site(self, lane: KvmLane, site: _Site, *, cells: bool = False) -> None:
-        """Batteries and the walk on a site; ``cells``: what comes out is the kernel's policy."""
-        self.progress(site.way)
-        tables = await self._map(lane, site)
-        for place in site.places():
-            where = f"Linux {self.name}, {site.way}, {place.name}"
-            pages = _pages(lane, tables, place)
-            leaf = _common(pages)
-            wanted = self._nibble_of(site.types[place.name])
-            if leaf is None:
-                lane.problem(where, "stage 2 must have one kind of descriptor on all its pages")
+    async def _policy(self, lane: KvmLane, decision: Decision) -> None:
+        """Cells, host cells and proofs of all that the kernel decides by itself."""
+        patches = {name: patch for name, patch in installation(decision).patches.items() if not patch.place.platform}
+        site = _Site("vfio", "policy", Installation(patches))
+        look = await self._map(lane, site)
+        for name, patch in patches.items():
+            leaf = self._leaf(lane, site, look, name)
+            if not self._wanted(name) and not name.startswith(GAP):
                 continue
-            if leaf.memattr != wanted:
-                lane.problem(where, f"stage 2 must be {wanted:x}, not {leaf.memattr:x}")
-            if leaf.access != 3 and not place.silent:  # memory that was only read is KVM's to make writable later
-                lane.problem(where, f"stage 2 must permit reads and writes (S2AP 3), not {leaf.access}")
-            for s1 in MEMORY_TYPES[:-1]:
-                if not cells and str(s1) not in ("04", "44"):
+            self.host.append(self._host_cell(lane, look, name, patch))
+            for s1 in _TYPES:
+                if name.startswith(GAP):
+                    self.cells.append(self._cell(lane, name, patch, leaf, s1, None))
                     continue
-                ops, size = (_OPS, "full") if cells and place.name in _FULL else (SHORT, "short")
-                ran = await lane.guest_battery(place.name, s1, ops, size, f"{where}, s1={s1}")
-                battery = lane.batteries[ran.key]
-                if str(s1) == "44":
-                    self._prove(site, place, leaf, len(pages), wanted, battery, lane)
-                if cells:
-                    effective = str(combine(s1, leaf.memattr, self.fwb))
-                    architecture = str(combine(s1, wanted, self.fwb))
-                    self.cells.append(
-                        Cell(
-                            "kvm", f"{self.cpu}, Linux {self.name}", int(self.fwb), self.expected, "asking", place.name,
-                            str(s1), f"{wanted:x}", architecture, effective,
-                            Verdict.AGREE if effective == architecture else Verdict.DISAGREE,
-                            battery.verdict if ran.trace else Verdict.DISAGREE,
-                            battery=ran.key, experiments=ran.experiments, transactions=ran.transactions,
-                            note="from stage 1 and the descriptor in memory: PAR_EL1 shows stage 1 alone",
-                        )
-                    )  # fmt: skip
+                ops, size = (_OPS, "full") if name in _FULL else (SHORT, "short")
+                ran = await self._battery(lane, site, name, s1, ops, size)
+                self.cells.append(self._cell(lane, name, patch, leaf, s1, ran))
+                if str(s1) == _NC and leaf is not None:
+                    self._prove(lane, site, name, leaf, ran)
 
-    def _prove(
-        self, site: _Site, place: Place, leaf: Descriptor, pages: int, wanted: int, battery: Battery, lane: KvmLane
-    ) -> None:
-        row = next(row for row in battery.rows if row.op == "str-x+1")
-        normal = not decode_stage2(leaf.memattr, self.fwb).type.is_device
-        works = set(row.observed.values()) == {"works"}
-        story = normal == works and (place.silent or _stored(row.device) == works)
-        if not story:
-            where = f"Linux {self.name}, {site.way}, {place.name}"
-            found = f"MemAttr {leaf.memattr:x}, {row.observed}, {row.device}"
-            lane.problem(where, f"descriptor, effect and device must tell the same, not {found}")
-        effect = "; ".join(dict.fromkeys(row.observed.values()))
-        access = "rw" if leaf.access == 3 else f"{leaf.access:02b}"
+    async def _site(self, lane: KvmLane, site: _Site) -> None:
+        """Batteries and proofs of other ways to map."""
+        look = await self._map(lane, site)
+        for name in site.installed.patches:
+            leaf = self._leaf(lane, site, look, name)
+            for s1 in _TYPES:
+                if str(s1) in (_DEVICE, _NC):
+                    ran = await self._battery(lane, site, name, s1, SHORT, "short")
+                    if str(s1) == _NC and leaf is not None:
+                        self._prove(lane, site, name, leaf, ran)
+
+    async def _battery(
+        self, lane: KvmLane, site: _Site, name: str, s1: MemoryType, ops: tuple[Op, ...], size: str
+    ) -> Ran:
+        return await lane.guest_battery(name, s1, ops, size, f"{self._where(site, name)}, s1={s1}")
+
+    def _where(self, site: _Site, name: str) -> str:
+        return f"Linux {self.job.release}, {site.way}, {name}"
+
+    def _leaf(self, lane: KvmLane, site: _Site, look: Look, name: str) -> Descriptor | None:
+        """The descriptor that all pages of a range have; it must be the one that is wanted."""
+        patch, where = site.installed.patches[name], self._where(site, name)
+        leaf = _common(_pages(lane, look, patch.place))
+        if leaf is None:
+            lane.problem(where, f"stage 2 must be one on all pages, not {_several(_pages(lane, look, patch.place))}")
+            return None
+        if leaf.memattr != patch.stage2:
+            lane.problem(where, f"stage 2 must be {patch.stage2:x}, not {leaf.memattr:x}")
+        if leaf.access != 3 and not patch.place.silent:  # memory that was only read is KVM's to make writable later
+            lane.problem(where, f"stage 2 must permit reads and writes (S2AP 3), not {leaf.access}")
+        return leaf
+
+    def _cell(
+        self, lane: KvmLane, name: str, patch: Patch, leaf: Descriptor | None, s1: MemoryType, ran: Ran | None
+    ) -> Cell:
+        architecture = str(combine(s1, patch.stage2, self.fwb))
+        cell = Cell(
+            "kvm", self.job.cpu, int(self.fwb), self.judged_by, "asking", name, str(s1), f"{patch.stage2:x}",
+            architecture, *self._effective(s1, leaf, architecture), Verdict.UNOBSERVABLE, kernel=self.job.release,
+            note="what QEMU makes of stage 1 and the descriptor in memory: PAR_EL1 shows stage 1 alone",
+        )  # fmt: skip
+        if ran is None:
+            return cell
+        accesses = lane.batteries[ran.key].verdict if ran.trace else Verdict.DISAGREE
+        return msgspec.structs.replace(
+            cell, accesses=accesses, battery=ran.key, experiments=ran.experiments, transactions=ran.transactions
+        )
+
+    def _effective(self, s1: MemoryType, leaf: Descriptor | None, architecture: str) -> tuple[str | None, Verdict]:
+        """What QEMU makes of the descriptor that was found, as lane el2 reads it in PAR_EL1; and the verdict."""
+        if leaf is None:
+            return None, Verdict.DISAGREE
+        right = str(combine(s1, leaf.memattr, self.fwb))
+        if right != architecture:
+            return right, Verdict.DISAGREE
+        listed = ATTRIBUTES.get((int(self.fwb), str(s1), f"{leaf.memattr:x}"))
+        return (listed[0], Verdict.KNOWN_DEVIATION) if listed else (right, Verdict.AGREE)
+
+    def _host_cell(self, lane: KvmLane, look: Look, name: str, patch: Patch) -> HostCell:
+        """The VMM's own mapping."""
+        cell = HostCell(
+            "kvm", self.job.cpu, int(self.fwb), self.judged_by, "asking", name, str(patch.host), None,
+            Verdict.UNOBSERVABLE, Verdict.UNOBSERVABLE, kernel=self.job.release,
+            note="the VMM's own stage 1, found in memory",
+        )  # fmt: skip
+        if look.host is None:
+            return msgspec.structs.replace(cell, note="the host does not run at EL2: its own tables are not in use")
+        found = {look.host[patch.place.bar, offset] for offset in mapped_pages(patch.place)}
+        names = ", ".join(sorted("nothing" if kind is None else kind.name for kind in found))
+        if found != {patch.host}:
+            wanted = patch.host.name if patch.host else "nothing"
+            lane.problem(f"Linux {self.job.release}, {name}", f"the host's own mapping must be {wanted}, not {names}")
+        kind = found.pop() if len(found) == 1 else None
+        verdict = Verdict.AGREE if kind == patch.host else Verdict.DISAGREE
+        return msgspec.structs.replace(cell, observed=str(kind) if kind else None, verdict=verdict)
+
+    def _prove(self, lane: KvmLane, site: _Site, name: str, leaf: Descriptor, ran: Ran) -> None:
+        patch = site.installed.patches[name]
+        normal = not combine(NORMAL_NC, leaf.memattr, self.fwb).is_device
+        found = quarrel(leaf.memattr, normal=normal, seen=lane.seen)
+        if found:
+            lane.problem(self._where(site, name), f"descriptor, guest and device must tell the same: {found}")
+        row = next(row for row in lane.batteries[ran.key].rows if row.op == "str-x+1")
         self.proofs.append(
-            Proof(site.way, place.name, pages, leaf.level, f"{leaf.memattr:x}", access, f"{wanted:x}", effect,
-                  row.device, story)
+            Proof(
+                self.job.release, self.job.cpu, int(self.fwb), self.judged_by, site.way, site.role, name,
+                len(mapped_pages(patch.place)), leaf.level, f"{leaf.memattr:x}",
+                "rw" if leaf.access == 3 else f"{leaf.access:02b}", f"{patch.stage2:x}",
+                "; ".join(dict.fromkeys(row.observed.values())), row.device, found,
+            )
         )  # fmt: skip
 
-    def report(self) -> KernelReport:
+    def result(self) -> JobResult:
         """All of it."""
         tallies = [lane.tally for lane in self.lanes]
         shown: dict[str, int] = {}
         for tally in tallies:
             for key, count in tally.shown.items():
                 shown[key] = shown.get(key, 0) + count
-        return KernelReport(
-            self.name, self.cpu, int(self.fwb), self.scheme, self.alike, self.differs, self.expected,
-            tuple(self.proofs), tuple(self.cells),
-            {key: battery for lane in self.lanes for key, battery in lane.batteries.items()},
-            tuple(self.findings),
-            tuple(problem for tally in tallies for problem in tally.problems),
-            shown,
-            {key: where for tally in tallies for key, where in tally.missed.items() if key not in shown},
-            sum(tally.experiments for tally in tallies), sum(tally.transactions for tally in tallies),
-            self.features, self.up.command,
+        kernel = Kernel(
+            self.job.name, self.job.release, self.job.cpu, int(self.fwb), self.identity.scheme, self.identity.alike,
+            self.identity.differs, self.judged_by, self.job.expected, self.up.unobservable, self.up.command,
+            round(time.monotonic() - self.started, 1),
         )  # fmt: skip
+        return JobResult(
+            tuple(self.cells),
+            tuple(self.host),
+            {key: battery for lane in self.lanes for key, battery in lane.batteries.items()},
+            tuple(dict.fromkeys(problem for tally in tallies for problem in tally.problems)),
+            shown,
+            {
+                key: where
+                for tally in tallies
+                for key, where in tally.missed.items()
+                # An interrupt of the host's may empty the TLB after the load that is to fill it.
+                if key not in shown and not key.endswith("warm")
+            },
+            sum(tally.experiments for tally in tallies),
+            sum(tally.transactions for tally in tallies),
+            tuple(sorted(self.features)),
+            self.up.command,
+            (kernel,),
+            tuple(self.proofs),
+            tuple(self.findings),
+        )
+
+
+def _place(name: str) -> Place:
+    return PLACES[name]
 
 
 def _ranges(site: _Site) -> list[Range]:
     """What the VMM is told: the ranges one by one, or each BAR in one piece; BAR 0 always, for its registers."""
-    if site.backing is not Backing.DEVICE or site.pieces or len(site.types) < len(_PCI):
-        ranges = [Range(place.bar, place.offset, place.size // PAGE, site.backing, 0) for place in site.places()]
-        if all(place.bar for place in site.places()):
-            ranges.insert(0, Range(0, 0, LAYOUT.bar(0).size // PAGE, Backing.DEVICE, 0))
-        return ranges
-    return [Range(bar.index, 0, bar.size // PAGE, site.backing, 0) for bar in LAYOUT.bars]
+    whole = [Range(bar.index, 0, bar.size // PAGE, Backing.DEVICE, 0, Asked.NOTHING) for bar in LAYOUT.bars]
+    if site.whole:
+        return whole
+    places = [patch.place for patch in site.installed.patches.values()]
+    return whole[:1] + [Range(place.bar, place.offset, place.size // PAGE, site.backing, 0) for place in places]
 
 
-def _pages(lane: KvmLane, tables: Tables, place: Place) -> Sequence[Descriptor | None]:
-    start = lane.hello.physical(place.bar, place.arena_offset)
-    return [tables.pages[start + at] for at in range(0, place.arena_size, PAGE)]
+def _pages(lane: KvmLane, look: Look, place: Place) -> Sequence[Descriptor | None]:
+    return [look.tables.pages[lane.hello.physical(place.bar, offset)] for offset in mapped_pages(place)]
+
+
+def _kind(page: Descriptor | None) -> str:
+    return f"{page.memattr:x} at level {page.level} with S2AP {page.access}" if page else "none"
 
 
 def _common(pages: Sequence[Descriptor | None]) -> Descriptor | None:
     """The descriptor that all pages have, but for where it leads; None if they differ or lack one."""
-    kinds = {(page.level, page.memattr, page.access) if page else None for page in pages}
-    return pages[0] if len(kinds) == 1 else None
+    return pages[0] if len({_kind(page) for page in pages}) == 1 else None
 
 
-def _stored(device: str) -> bool:
-    """Whether the device got a store. What it got is given as sizes, reads with an r; the load that warms up is one."""
-    return device == "in the window" or any(word[0].isdigit() for word in device.split())
+def _several(pages: Sequence[Descriptor | None]) -> str:
+    """Which descriptors there are, each with the first page that has it."""
+    first = {kind: pages.index(page) for page in reversed(pages) for kind in [_kind(page)]}
+    return ", ".join(f"{kind} (page {page})" for kind, page in sorted(first.items(), key=lambda item: item[1]))
 
 
-def _nibble(leaf: Descriptor | None) -> str:
-    return "none or several" if leaf is None else f"{leaf.memattr:x}"
+def _found(lane: KvmLane, look: Look, place: Place) -> Found:
+    leaf = _common(_pages(lane, look, place))
+    host = None if look.host is None else look.host.get((place.bar, mapped_pages(place)[0]))
+    return Found(f"{leaf.memattr:x}" if leaf else _several(_pages(lane, look, place)), host)

@@ -9,16 +9,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from ..bridge.errors import DefinitionError
 from ..bridge.schemes import SCHEMES
+from .errors import MatrixError
 from .jobs import ALL_PAIRS, Job, JobResult
+from .kvm import KernelJob
 from .lanes.places import PLACES
 from .orders.attach import Ordered, with_orders
 from .provision.qemu import find_qemu
-from .results import Battery, Cell, Matrix
+from .results import Battery, Cell, Kernel, Matrix
 from .scorecard import answers
-from .worker import run_in_process
+from .worker import AnyJob, run_in_process
 
 FWB_SETTINGS = {"max": (1, 0), "neoverse-n2": (1, 0), "neoverse-v1": (1, 0)}
 """The CPUs of QEMU that have FEAT_S2FWB, so that HCR_EL2.FWB can be 1 or 0; every other CPU has 0 alone."""
@@ -51,35 +54,35 @@ def plan_jobs(schemes: Sequence[str], cpus: Sequence[str], ranges: Sequence[str]
     return jobs
 
 
-async def run_matrix(
-    schemes: Sequence[str] = (),
-    cpus: Sequence[str] = (),
-    ranges: Sequence[str] = (),
+async def run_jobs(
+    jobs: Sequence[AnyJob],
     *,
+    explicit: bool = False,
     orders: Ordered | None = None,
     progress: Progress | None = None,
 ) -> Matrix:
-    """Run schemes (default: all, and the pairs of types for the heat map) on CPUs (default: `DEFAULT_CPUS`).
+    """Run jobs of any lane, one on each CPU of this machine at a time, and put their results together.
 
-    ``ranges`` are those that batteries run on (default: all); with ``orders``, what the types that were reached permit
-    is worked out after that.
+    A kernel that cannot be looked at is among the results, with the reason; ``explicit`` is `assemble`'s. With
+    ``orders``, what the types that were reached permit is worked out after that.
 
     Raises:
-        DefinitionError: There is no scheme, or no range, with such a name.
-        MatrixError: A run failed; the message has QEMU's command and console.
+        MatrixError: A run of lane el2 failed; the message has QEMU's command and console.
     """
     started = time.monotonic()
-    jobs = plan_jobs(schemes or (*SCHEMES, ALL_PAIRS), cpus or DEFAULT_CPUS, ranges)
     processors = sorted(os.sched_getaffinity(0))
     free = asyncio.Queue[int]()
     for number in processors:
         free.put_nowait(number)
 
-    async def one(job: Job) -> JobResult:
+    async def one(job: AnyJob) -> JobResult:
         number = await free.get()
         try:
-            name = f"-cpu {job.cpu}, FWB={job.fwb}"
-            return await run_in_process(job, number, lambda *step: progress(name, *step) if progress else None)
+            return await run_in_process(job, number, lambda *step: progress(job.title, *step) if progress else None)
+        except MatrixError as error:
+            if isinstance(job, KernelJob):
+                return _failed(job, str(error))
+            raise
         finally:
             free.put_nowait(number)
 
@@ -90,11 +93,17 @@ async def run_matrix(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    matrix = assemble(jobs, results, explicit=ALL_PAIRS in schemes, seconds=time.monotonic() - started)
+    matrix = assemble(jobs, results, explicit=explicit, seconds=time.monotonic() - started)
     return matrix if orders is None else await with_orders(matrix, orders, progress=progress)
 
 
-def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: bool, seconds: float) -> Matrix:
+def _failed(job: KernelJob, why: str) -> JobResult:
+    kernel = Kernel(job.name, job.release, job.cpu, expected=job.expected, failure=why)
+    problem = f"{job.title} could not be looked at: {why.partition(chr(10))[0]}"
+    return JobResult((), (), {}, (problem,), {}, {}, 0, 0, (), kernels=(kernel,))
+
+
+def assemble(jobs: Sequence[AnyJob], results: Sequence[JobResult], *, explicit: bool, seconds: float) -> Matrix:
     """Put the jobs' results together; ``explicit``: the pairs of types were asked for, so they are cells."""
     cells: list[Cell] = [cell for result in results for cell in result.cells]
     pairs = tuple(cell for cell in cells if cell.scheme == ALL_PAIRS)
@@ -106,7 +115,8 @@ def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: boo
     experiments = sum(result.experiments for result in results)
     transactions = sum(result.transactions for result in results)
     problems = [problem for result in results for problem in result.problems]
-    if not (experiments and transactions and chosen):
+    kernels = tuple(kernel for result in results for kernel in result.kernels)
+    if not (experiments and transactions and chosen) and not any(kernel.failure for kernel in kernels):
         problems.append(f"a run must make experiments and transactions, not {experiments} and {transactions}")
     shown = _total(results)
     missed = {name: where for result in results for name, where in result.missed.items() if name not in shown}
@@ -123,12 +133,32 @@ def assemble(jobs: Sequence[Job], results: Sequence[JobResult], *, explicit: boo
         "transactions": transactions,
         "known_deviations_seen": _by_name(shown),
         "jobs": [
-            {"cpu": job.cpu, "fwb": job.fwb, "full": job.full, "features": result.features, "command": result.command}
+            {**_provenance(job), "features": result.features, "command": result.command}
             for job, result in zip(jobs, results, strict=True)
         ],
     }
     scorecard = answers(sorted({cell.scheme for cell in chosen} - {ALL_PAIRS}, key=list(SCHEMES).index), chosen, host)
-    return Matrix(provenance, chosen, host, pairs, batteries, scorecard, tuple(problems), vanished)
+    proofs = tuple(proof for result in results for proof in result.proofs)
+    findings = tuple(finding for result in results for finding in result.findings)
+    return Matrix(
+        provenance,
+        chosen,
+        host,
+        pairs,
+        batteries,
+        scorecard,
+        tuple(problems),
+        vanished,
+        kernels=kernels,
+        proofs=proofs,
+        findings=findings,
+    )
+
+
+def _provenance(job: AnyJob) -> dict[str, Any]:
+    if isinstance(job, KernelJob):
+        return {"lane": "kvm", "cpu": job.cpu, "kernel": job.release}
+    return {"lane": "el2", "cpu": job.cpu, "fwb": job.fwb, "full": job.full}
 
 
 def _total(results: Sequence[JobResult]) -> Counter[str]:

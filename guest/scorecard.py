@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..bridge.schemes import SCHEMES, Host
@@ -18,39 +19,66 @@ QUESTIONS = {
 """The questions in the scorecard's order: key and text."""
 
 
+@dataclass(frozen=True)
+class Probe:
+    """One observation: its name and what was seen, whether that is what was looked for, and where the cell is.
+
+    ``cell`` is a JSON pointer (RFC 6901) into the run's document.
+    """
+
+    text: str
+    right: bool
+    cell: str
+
+
 class Observations:
-    """Finds what was observed of one scheme at a page of a range."""
+    """Finds what one source observed of one scheme at a page of a range: lane el2, or lane kvm with one kernel."""
 
-    def __init__(self, scheme: str, cells: Iterable[Cell], host: Iterable[HostCell]) -> None:
-        self._guest: dict[tuple[str, int, str], dict[str, Cell]] = {}
-        self._host: dict[tuple[str, int], dict[str, HostCell]] = {}
-        for cell in cells:
-            if cell.scheme == scheme and cell.lane != "model":
-                self._guest.setdefault((cell.case, cell.fwb, cell.s1), {}).setdefault(cell.range, cell)
-        for mapping in host:
-            if mapping.scheme == scheme and mapping.lane != "model":
-                self._host.setdefault((mapping.case, mapping.fwb), {}).setdefault(mapping.range, mapping)
+    def __init__(self, cells: Iterable[tuple[str, Cell]], host: Iterable[tuple[str, HostCell]]) -> None:
+        """Take the source's cells of the scheme, each with its pointer."""
+        self._guest: dict[tuple[str, int, str], dict[str, tuple[str, Cell]]] = {}
+        self._host: dict[tuple[str, int], dict[str, tuple[str, HostCell]]] = {}
+        for pointer, cell in cells:
+            key = (cell.case, cell.fwb, cell.s1)
+            self._guest.setdefault(key, {}).setdefault(cell.range, (pointer, cell))
+        for pointer, mapping in host:
+            self._host.setdefault((mapping.case, mapping.fwb), {}).setdefault(mapping.range, (pointer, mapping))
 
-    def probe(self, evidence: Evidence, case: str) -> tuple[str, bool] | None:
-        """What was observed where ``evidence`` says, and whether it was what it expects; None if nothing was."""
-        found: Cell | HostCell | None
+    def probe(self, evidence: Evidence, case: str) -> Probe | None:
+        """What was observed where ``evidence`` says; None if nothing was."""
         fwb = int(evidence.fwb)
+        found: tuple[str, Cell] | tuple[str, HostCell] | None
         if evidence.s1 is None:
             found = _at(self._host.get((case, fwb), {}), evidence)
-            kind = "host"
         else:
             found = _at(self._guest.get((case, fwb, str(evidence.s1)), {}), evidence)
-            kind = f"s1={evidence.s1}"
-        if found is None or found.observed is None:
+        if found is None or found[1].observed is None:
             return None
-        where = f"{found.lane} -cpu {found.cpu} FWB={found.fwb} {found.scheme} ({found.case}) {found.range}"
-        right = found.observed == str(evidence.expected) and found.verdict is Verdict.AGREE
-        return f"{where} {kind}: {found.observed}", right
+        pointer, cell = found
+        right = cell.observed == str(evidence.expected) and cell.verdict is Verdict.AGREE
+        return Probe(f"{cell.name}: {cell.observed}", right, pointer)
 
 
 def _at(cells: dict[str, Any], evidence: Evidence) -> Any:
     name = part_holding(list(cells), evidence.range, evidence.page)
     return None if name is None else cells[name]
+
+
+def observations(scheme: str, cells: Sequence[Cell], host: Sequence[HostCell]) -> dict[str, list[Observations]]:
+    """What was observed of a scheme, by lane: el2 is one source, in kvm each kernel is one."""
+    guests: dict[tuple[str, str], list[tuple[str, Cell]]] = {}
+    hosts: dict[tuple[str, str], list[tuple[str, HostCell]]] = {}
+    for number, cell in enumerate(cells):
+        if cell.scheme == scheme and cell.lane != "model":
+            guests.setdefault((cell.lane, cell.kernel), []).append((f"/cells/{number}", cell))
+    for number, mapping in enumerate(host):
+        if mapping.scheme == scheme and mapping.lane != "model":
+            hosts.setdefault((mapping.lane, mapping.kernel), []).append((f"/host/{number}", mapping))
+    lanes: dict[str, list[Observations]] = {}
+    for lane, kernel in dict.fromkeys([*guests, *hosts]):
+        source = Observations(guests.get((lane, kernel), ()), hosts.get((lane, kernel), ()))
+        lanes.setdefault(lane, []).append(source)
+    return lanes
 
 
 def _cases(study: Study, request: str) -> tuple[str, ...]:
@@ -69,28 +97,41 @@ def answers(schemes: Sequence[str], cells: Sequence[Cell], host: Sequence[HostCe
     card: dict[str, dict[str, Any]] = {}
     for name in schemes:
         study = Study.of(SCHEMES[name], LAYOUT, request=REQUEST, driver=DRIVER, host=Host(fwb=fwb))
-        seen = Observations(name, cells, host)
+        seen = observations(name, cells, host)
         card[name] = {answer.key: _answer(answer, study, seen) for answer in scorecard(study)}
     return card
 
 
-def _answer(answer: Answer, study: Study, observations: Observations) -> dict[str, Any]:
-    """One answer. It is *seen* when all of its evidence was; ``contrary`` is what was seen otherwise."""
-    probes: list[str] = []
-    contrary: list[str] = []
-    for evidence in answer.evidence:
-        found = next((p for case in _cases(study, evidence.request) if (p := observations.probe(evidence, case))), None)
-        if found is not None:
-            (probes if found[1] else contrary).append(found[0])
-    seen = bool(answer.evidence) and len(probes) == len(answer.evidence)
+def _answer(answer: Answer, study: Study, lanes: Mapping[str, Sequence[Observations]]) -> dict[str, Any]:
+    """One answer. A lane has *seen* it when one source there saw all of its evidence, and none saw any otherwise.
+
+    ``probes`` are what all lanes that saw it observed, ``cells`` where; ``contrary`` is what was seen otherwise.
+    """
+    seen: dict[str, list[Probe]] = {}
+    contrary: list[Probe] = []
+    for lane, sources in lanes.items():
+        for source in sources:
+            probes = [found for each in answer.evidence if (found := _probe(each, study, source))]
+            wrong = [probe for probe in probes if not probe.right]
+            contrary += wrong
+            if probes and not wrong and len(probes) == len(answer.evidence):
+                seen.setdefault(lane, []).extend(probes)
+    if contrary:
+        seen = {}
+    behind = [probe for probes in seen.values() for probe in probes]
     return {
         "question": answer.question,
         "text": answer.text,
         "value": answer.value,
         "detail": answer.detail,
         "how": "seen" if seen else "modelled",
-        "probes": probes if seen else [],
-        **({"lane": probes[0].partition(" ")[0]} if seen else {}),
-        **({"contrary": contrary} if contrary else {}),
+        "probes": [probe.text for probe in behind],
+        "cells": [probe.cell for probe in behind],
+        **({"lane": ", ".join(seen)} if seen else {}),
+        **({"contrary": [probe.text for probe in contrary]} if contrary else {}),
         **({"modelled": list(answer.unobservable)} if seen and answer.unobservable else {}),
     }
+
+
+def _probe(evidence: Evidence, study: Study, source: Observations) -> Probe | None:
+    return next((p for case in _cases(study, evidence.request) if (p := source.probe(evidence, case))), None)

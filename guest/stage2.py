@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from .errors import QemuError
 from .gdbstub import GdbStub
+from .translation import Memory, Snapshot, walk
 
-PAGE = 4096
-_OUTPUT = 0x0000_FFFF_FFFF_F000
 _TRIES = 200
 _VM, _TGE, _FWB = 1, 1 << 27, 1 << 46
 
@@ -41,13 +39,6 @@ class Tables:
         return bool(self.hcr & _FWB)
 
 
-class Memory(Protocol):
-    """Physical memory: `GdbStub` has it."""
-
-    async def memory(self, address: int, size: int) -> bytes:
-        """So many bytes from an address."""
-
-
 async def read_tables(stub: GdbStub, addresses: Iterable[int]) -> Tables:
     """Stop the machine in its virtual machine, and look up the pages at these guest physical addresses.
 
@@ -62,7 +53,8 @@ async def read_tables(stub: GdbStub, addresses: Iterable[int]) -> Tables:
     else:
         raise QemuError("the machine must be in its virtual machine when it is stopped, not always in its hypervisor")
     vttbr, vtcr = await stub.register("VTTBR_EL2"), await stub.register("VTCR_EL2")
-    pages = {address: await look_up(stub, vttbr, vtcr, address) for address in addresses}
+    memory = Snapshot(stub)
+    pages = {address: await look_up(memory, vttbr, vtcr, address) for address in addresses}
     return Tables(vttbr, vtcr, hcr, pages)
 
 
@@ -74,21 +66,5 @@ async def look_up(memory: Memory, vttbr: int, vtcr: int, address: int) -> Descri
     """
     if vtcr >> 14 & 3:
         raise QemuError(f"stage 2 must have a granule of 4 KiB, not VTCR_EL2.TG0 = {vtcr >> 14 & 3}")
-    level = 2 - (vtcr >> 6 & 3)
-    # The first table may be several, one behind the other: its index is all that is left of the address.
-    index = (address & ((1 << 64 - (vtcr & 63)) - 1)) >> _shift(level)
-    table = vttbr & 0x0000_FFFF_FFFF_FFFE
-    while True:
-        entry = int.from_bytes(await memory.memory(table + 8 * index, 8), "little")
-        if not entry & 1 or (level == 3 and not entry & 2):
-            return None
-        if level == 3 or not entry & 2:
-            within = address & ((1 << _shift(level)) - PAGE)
-            output = (entry & _OUTPUT & ~((1 << _shift(level)) - 1)) | within
-            return Descriptor(level, entry >> 2 & 15, entry >> 6 & 3, output)
-        level += 1
-        table, index = entry & _OUTPUT, address >> _shift(level) & 511
-
-
-def _shift(level: int) -> int:
-    return 12 + 9 * (3 - level)
+    leaf = await walk(memory, vttbr & 0x0000_FFFF_FFFF_FFFE, 2 - (vtcr >> 6 & 3), 64 - (vtcr & 63), address)
+    return leaf and Descriptor(leaf.level, leaf.entry >> 2 & 15, leaf.entry >> 6 & 3, leaf.output)

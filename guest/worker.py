@@ -19,9 +19,10 @@ from ..devices.probe import Probe
 from ..devices.probe_map import Reg
 from .boot import booted
 from .commander import Guest
-from .errors import MatrixError
+from .errors import KernelError, MatrixError
 from .hello import Hello
 from .jobs import Job, JobResult, Progress, Runner
+from .kvm import KernelJob, run_kernel
 from .lanes.el2 import El2Lane
 from .plan import Fault
 from .script import Space
@@ -50,8 +51,16 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 Report = StepDone | Finished | Failed
 
 
-async def run_job(job: Job, progress: Progress, probe: Probe | None = None) -> JobResult:
-    """Serve a probe, boot the guest, run the job. Raises what `booted` raises."""
+AnyJob = Job | KernelJob
+
+
+async def run_job(job: AnyJob, progress: Progress, probe: Probe | None = None) -> JobResult:
+    """Serve a probe (a new one unless given), boot the guest or the kernel, run the job.
+
+    Raises what `booted` or `run_kernel` raises.
+    """
+    if isinstance(job, KernelJob):
+        return await run_kernel(job, progress, probe)
     async with booted(job.cpu, probe) as up:
         if job.fwb and "fwb" not in up.hello.features:
             raise ValueError(f"CPU must have FEAT_S2FWB to run with FWB=1, not {job.cpu}")
@@ -68,7 +77,7 @@ async def _open_page(guest: Guest, hello: Hello, probe: Probe, page: int) -> Non
         raise RuntimeError(f"the device's safe pages must be {{{page}}}, not {set(probe.wc_safe_pages)}")
 
 
-async def run_in_process(job: Job, cpu_number: int | None, progress: Progress) -> JobResult:
+async def run_in_process(job: AnyJob, cpu_number: int | None, progress: Progress) -> JobResult:
     """Run a job in a process of its own, pinned to a CPU of this machine.
 
     Raises:
@@ -97,7 +106,7 @@ async def run_in_process(job: Job, cpu_number: int | None, progress: Progress) -
                 return report.result
             else:
                 raise MatrixError(report.why)
-        raise MatrixError(f"the run with -cpu {job.cpu} must give a result, not end with status {await process.wait()}")
+        raise MatrixError(f"the run with {job.title} must give a result, not end with status {await process.wait()}")
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -110,7 +119,7 @@ def _emit(report: Report) -> None:
     sys.stdout.buffer.flush()
 
 
-async def _until_terminated(job: Job) -> JobResult:
+async def _until_terminated(job: AnyJob) -> JobResult:
     """Run the job; SIGTERM cancels it, so that QEMU and the folders of its sockets go with it."""
     task = asyncio.current_task()
     assert task is not None
@@ -123,13 +132,14 @@ def main() -> None:
     if len(sys.argv) > 1:
         os.sched_setaffinity(0, {int(sys.argv[1])})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then sends SIGTERM
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyJob)
     try:
         _emit(Finished(run(_until_terminated(job))))
     except asyncio.CancelledError:
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:  # the parent shows it: this process has no other way to say it
-        _emit(Failed(f"{type(error).__name__}: {error}"))
+        said = str(error) if isinstance(error, KernelError | MatrixError) else f"{type(error).__name__}: {error}"
+        _emit(Failed(said))
         raise SystemExit(1) from error
 
 

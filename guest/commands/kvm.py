@@ -9,6 +9,9 @@ import click
 
 from .common import console, make_room, run
 
+AS_EXPECTED, OTHERWISE, UNTESTED = 0, 1, 125
+"""Exit statuses: the last has `git bisect run` skip the commit."""
+
 
 @click.command()
 @click.option(
@@ -22,21 +25,48 @@ from .common import console, make_room, run
 @click.option("--modules", type=click.Path(path_type=Path, exists=True), help="The folder of an Image's modules.")
 @click.option("--config", type=click.Path(path_type=Path, exists=True), help="An Image's .config.")
 @click.option("--expect", metavar="S", help="The scheme that it must have; by default, that of the release, if any.")
-@click.option("--cpu", default="neoverse-n1", show_default=True, metavar="C", help="A CPU of QEMU's; max has FWB.")
+@click.option(
+    "--cpu", "cpus", multiple=True, metavar="C", help="A CPU of QEMU's (default: max, which has FWB); repeatable."
+)
+@click.option("--append", default="", metavar="WORDS", help="For the kernel's command line.")
+@click.option("--claims", is_flag=True, help="Name the probes behind each answer of the scorecard.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
+@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to look at here.")
 def kvm(
     kernels: Sequence[str],
     modules: Path | None,
     config: Path | None,
     expect: str | None,
-    cpu: str,
+    cpus: Sequence[str],
+    append: str,
+    claims: bool,
     json_file: Path | None,
+    page: Path | None,
 ) -> None:
     """Name the attribute scheme that a kernel implements, and prove it: boot it, and give the probe to its guests.
 
     For `git bisect run`: exit status 0 when all is as expected, 1 when it is not, 125 when it could not be looked at.
     """
-    from ..kernels import look_at
+    from ...bridge.errors import DefinitionError
+    from ...bridge.schemes import SCHEMES
+    from ..kernels import kernel_jobs
+    from ..matrix_view import Shown, view_jobs
+    from ..payload import PayloadError
+    from ..provision.errors import ProvisionError
 
-    make_room(json_file)
-    run(look_at(kernels, modules, config, expect, cpu, json_file, console()))
+    if expect is not None and expect not in SCHEMES:
+        raise DefinitionError(f"scheme must be one of {', '.join(SCHEMES)}, not {expect}")
+    make_room(json_file, page)
+
+    async def session() -> int:
+        try:
+            jobs = [*kernel_jobs(kernels, cpus, modules=modules, config=config, expect=expect, append=append)]
+            found = await view_jobs(jobs, Shown(console(), json_file, page, claims=claims))
+        except (PayloadError, ProvisionError) as error:
+            click.echo(f"Error: {error}", err=True)
+            return UNTESTED
+        if any(kernel.failure for kernel in found.kernels):
+            return UNTESTED
+        return OTHERWISE if found.problems else AS_EXPECTED
+
+    run(session())

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
 from ...bridge.attributes import MemoryType
 from ...bridge.recorder import Transaction
 from ...devices.mailbox import Submission
-from ...devices.probe_map import Reg
+from ...devices.probe_map import MSIX_TABLE, RANGES, Reg
 from ..gdbstub import GdbStub
 from ..judge import Judge, Judgement
-from ..operation import PAGE, Op
+from ..operation import PAGE, SLOT, Op
 from ..plan import MAIR, Experiment, Range, Result, Status
+from ..proof import WITNESS, Seen
 from ..script import Action, Space, Step
+from ..stage1 import host_types
 from ..stage2 import Tables, read_tables
 from .installation import Installation
-from .lane import Lane, Ran
+from .lane import IN_THE_WINDOW, Lane, Ran
 from .places import Place
 from .trials import GUEST_MODES, SHORT_MODES, Trial
 
 _SPIN_US = 60_000_000
 _SEEN = 0x5EED
+_TOUCHED = 4
+"""Offset in a page of the word that is read to have it mapped: no register there changes when it is read."""
 
 
 class Backing(IntEnum):
@@ -41,8 +46,28 @@ class Backing(IntEnum):
     """Nothing: KVM cannot run an access."""
 
 
+def area(bar: int) -> int:
+    """Where the VMM has a BAR of its first device, the probe: `HYPERVISOR_AREA` of the bare-metal guest's sources."""
+    return 0x10_0000_0000 + bar * 0x1_0000_0000
+
+
+def mapped_pages(place: Place) -> list[int]:
+    """Offsets of the pages that the VMM lets a range have: that of the MSI-X table it emulates itself."""
+    return [at for at in range(place.offset, place.end, PAGE) if (place.bar, at) != (RANGES["msix"].bar, MSIX_TABLE)]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found in memory: stage 2, and by BAR and offset the VMM's own types (None: they could not be seen)."""
+
+    tables: Tables
+    host: Mapping[tuple[int, int], MemoryType | None] | None
+
+
 class KvmLane(Lane):
-    """Drives the guest in one virtual machine."""
+    """Drives the guest in one virtual machine. ``seen`` is what came of each `WITNESS` of the last battery."""
+
+    seen: tuple[Seen, ...] = ()
 
     async def map(self, installation: Installation, ranges: Sequence[Range], where: str) -> None:
         """Have the VMM map ``ranges``, whose memattr is a `Backing`; batteries run on the installation's patches."""
@@ -54,35 +79,41 @@ class KvmLane(Lane):
 
     async def guest_battery(self, name: str, s1: MemoryType, ops: tuple[Op, ...], size: str, where: str) -> Ran:
         """Run a battery at EL1 and EL0 on a patch, judged as under the patch's stage 2."""
+        self.seen = ()
         modes = SHORT_MODES if size == "short" else GUEST_MODES
         s2 = self._installation.patches[name].stage2
         return await self.battery(name, s1, s2, ops, size, where, at=(), modes=modes)
 
-    async def stage2(self, stub: GdbStub, places: Sequence[Place]) -> Tables:
-        """The descriptors of all pages of these places, by guest physical address, read while the guest spins."""
+    async def look(self, stub: GdbStub, places: Sequence[Place]) -> Look:
+        """The descriptors of all pages of these places, by guest physical address, read while the guest spins.
+
+        Each page is read first, so that the hypervisor maps it.
+        """
         spin = Step(Action.WAIT, Space.MMIO, 4, self.hello.physical(0, Reg.SCRATCH), _SEEN, timeout_us=_SPIN_US)
+        where = [(place.bar, offset) for place in places for offset in mapped_pages(place)]
         touches = [
-            Step(Action.READ, Space.MMIO, 4, self.hello.physical(place.bar, offset))
-            for place in places
-            for offset in range(place.arena_offset, place.arena_offset + place.arena_size, PAGE)
+            Step(Action.READ, Space.MMIO, 4, self.hello.physical(bar, offset) + _TOUCHED) for bar, offset in where
         ]
         self.probe.bar0.scratch = 0
         spinning = asyncio.create_task(self.guest.script([*touches, spin]))
         try:
-            tables = await self._look(stub, [step.address for step in touches])
+            look = await self._look(stub, where)
             await spinning
         finally:
             spinning.cancel()
-        return tables
+        return look
 
-    async def _look(self, stub: GdbStub, addresses: Sequence[int]) -> Tables:
+    async def _look(self, stub: GdbStub, where: Iterable[tuple[int, int]]) -> Look:
+        addresses = {(bar, offset): self.hello.physical(bar, offset) for bar, offset in where}
         async with stub:
-            tables = await read_tables(stub, addresses)
+            tables = await read_tables(stub, addresses.values())
             while None in tables.pages.values():  # the guest has not touched all of them yet
                 await stub.run_on(0.01)
-                tables = await read_tables(stub, addresses)
+                tables = await read_tables(stub, addresses.values())
+            found = await host_types(stub, [area(bar) + offset for bar, offset in addresses])
             self.probe.bar0.scratch = _SEEN
-        return tables
+        host = None if found is None else dict(zip(addresses, found.values(), strict=True))
+        return Look(tables, host)
 
     def judge(
         self,
@@ -95,12 +126,25 @@ class KvmLane(Lane):
         submission: Submission,
     ) -> tuple[Judgement, str]:
         """As in every lane; but what was taken to EL2 is known from KVM's log, and FAR not at all."""
-        if result.level != 2:
-            return super().judge(trial, order, result, place, judge, log, submission)
-        error = errno.errorcode.get(result.far, str(result.far))
-        if result.status == Status.FAULT:
-            s1 = MAIR.index(judge.mapping.s1.byte)
-            far = self.hello.address(el=trial.el, s1=s1, bar=place.bar, offset=trial.offset) + trial.op.offset
-            result = result._replace(far=far)
-        found, device = super().judge(trial, order, result, place, judge, log, submission)
-        return found._replace(observed=f"KVM_RUN -{error}, ESR_EL2 {result.esr:08x}"), device
+        if result.level == 2:
+            error = errno.errorcode.get(result.far, str(result.far))
+            if result.status == Status.FAULT:
+                s1 = MAIR.index(judge.mapping.s1.byte)
+                far = self.hello.address(el=trial.el, s1=s1, bar=place.bar, offset=trial.offset) + trial.op.offset
+                result = result._replace(far=far)
+            found, device = super().judge(trial, order, result, place, judge, log, submission)
+            found = found._replace(observed=f"KVM_RUN -{error}, ESR_EL2 {result.esr:08x}")
+        else:
+            found, device = super().judge(trial, order, result, place, judge, log, submission)
+        if trial.op.name == WITNESS:
+            stored = _stored(place, trial.offset, log) if place.trapped else trial.op.size * (device == IN_THE_WINDOW)
+            worked = result.status == Status.DONE
+            heard = None if place.unrecorded else stored
+            self.seen += (Seen(trial.mode, found.observed, worked, device, heard),)
+        return found, device
+
+
+def _stored(place: Place, slot: int, log: Iterable[Transaction]) -> int:
+    """How many bytes of the slot the device was given."""
+    mine = (each for each in log if each.write and each.region == place.bar)
+    return sum(each.size for each in mine if slot <= each.offset < slot + SLOT)

@@ -29,7 +29,8 @@ from .installation import Installation
 from .places import Place
 from .trials import Modes, Trial, schedule
 
-_IN_THE_WINDOW = "in the window"
+IN_THE_WINDOW = "in the window"
+"""What a mapped window got, for people, when bytes of it changed."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Lane:
                     judge = self._judge_of(trial, self._mapping(s1, s2, name, trial.beyond))
                     judgement, device = self.judge(trial, order, result, place, judge, log, ran.submission)
                     self._memory.apply(log)
-                    trace += 1 if place.unrecorded else len(log) if place.trapped else device == _IN_THE_WINDOW
+                    trace += 1 if place.unrecorded else len(log) if place.trapped else device == IN_THE_WINDOW
                     builder = rows.setdefault(trial.row, _RowBuilder(trial))
                     builder.add(trial, judgement, device, judge.expected)
                     self._count(judgement, trial, f"{where}: {trial.row}, {trial.mode}")
@@ -192,7 +193,7 @@ class Lane:
             found = judge.judge(order, result, before, far=far, rung=rung, late=late, arrivals=accesses)
             return found, _device(accesses, rings)
         after = final_bytes(self._memory, place, trial.offset, len(before), submission.window, log)
-        device = _IN_THE_WINDOW if after != before else "no byte changed"
+        device = IN_THE_WINDOW if after != before else "no byte changed"
         return judge.judge(order, result, before, far=far, rung=rung, after=after), device
 
     def _count(self, judgement: Judgement, trial: Trial, where: str) -> None:

@@ -23,7 +23,7 @@ from ..machines import load_config
 from ..provision.qemu import find_qemu
 from ..qemu import Qemu
 from . import programs
-from .config import MODULES, check_config, machine_for, read_config
+from .config import MODULES, check_config, machine_for, read_config, unobservable
 from .initramfs import archive
 from .modules import load_order
 
@@ -34,16 +34,23 @@ _BASE = "console=ttyAMA0 loglevel=3 panic=-1 hugepages=8 iommu.passthrough=1"
 
 @dataclass(frozen=True)
 class LinuxImage:
-    """A kernel to boot, with the folder of its modules and its .config where they are known."""
+    """A kernel to boot, with the folder of its modules and its .config where they are known.
+
+    ``append`` is put on its command line.
+    """
 
     image: Path
     modules: Path | None = None
     config: Path | None = None
+    append: str = ""
 
 
 @dataclass(frozen=True)
 class BootedLinux:
-    """A Linux on its way up: the guest answers when its virtual machine runs. ``command`` is QEMU's, quoted."""
+    """A Linux on its way up: the guest answers when its virtual machine runs. ``command`` is QEMU's, quoted.
+
+    ``unobservable`` says of what the kernel cannot show why not.
+    """
 
     guest: Guest
     probe: Probe
@@ -52,15 +59,21 @@ class BootedLinux:
     command: str
     interrupts: bool
     """Whether interrupts of devices reach virtual machines: only behind a virtio-iommu."""
+    unobservable: dict[str, str]
 
 
 @contextlib.asynccontextmanager
 async def booted_linux(
-    kernel: LinuxImage, cpu: str, ways: Sequence[str], others: Sequence[Device] = ()
+    kernel: LinuxImage,
+    cpu: str,
+    ways: Sequence[str],
+    others: Sequence[Device] = (),
+    probe: Probe | None = None,
 ) -> AsyncIterator[BootedLinux]:
-    """Serve a probe and other devices, and boot the kernel; the VMM runs once for each of ``ways``: "vfio", "sysfs".
+    """Serve a probe (a new one unless given) and other devices, and boot the kernel.
 
-    The guest has all the devices, the probe first; the VMM takes up to four.
+    The VMM runs once for each of ``ways``: "vfio", "sysfs". The guest has all the devices, the probe first; the VMM
+    takes up to four.
 
     Raises:
         KernelError: The kernel, its modules or its configuration cannot be used.
@@ -76,13 +89,13 @@ async def booted_linux(
     machine = machine_for(options, modules)
     contents = await asyncio.to_thread(_contents, modules)
     program = find_qemu().require().path
-    probe = Probe()
+    probe = probe or Probe()
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as name:
         folder = Path(name)
         (folder / "initramfs").write_bytes(archive(contents))
         devices = [probe, *others]
-        numbers = [device.identity for device in devices]
-        words = " ".join([_BASE, "--", *(f"{number.vendor:#06x}:{number.device:#06x}" for number in numbers), *ways])
+        numbers = [f"{device.identity.vendor:#06x}:{device.identity.device:#06x}" for device in devices]
+        words = " ".join([_BASE, kernel.append, "--", *numbers, *ways])
         extra = ["-kernel", str(kernel.image), "-initrd", str(folder / "initramfs"), "-append", words]
         extra += ["-gdb", f"unix:{folder / 'gdb'},server=on,wait=off"]
         if cpu == "max":
@@ -96,7 +109,8 @@ async def booted_linux(
                 await stack.enter_async_context(serve(device, socket))
             vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT))
             guest = Guest(probe.mailbox, vm.bounded)
-            yield BootedLinux(guest, probe, GdbStub(folder / "gdb"), vm, shlex.join(command), machine == "kvm")
+            stub, behind = GdbStub(folder / "gdb"), machine == "kvm"
+            yield BootedLinux(guest, probe, stub, vm, shlex.join(command), behind, unobservable(options))
 
 
 def _contents(modules: dict[str, bytes]) -> dict[str, bytes]:

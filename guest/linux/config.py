@@ -22,6 +22,15 @@ _NEEDED = (
 )
 _IOMMUS = ("VIRTIO_IOMMU", "ARM_SMMU_V3", "VFIO_NOIOMMU")
 
+_SHOWN_BY = {
+    "platform devices by vfio": ("VFIO_PLATFORM", "the kernel lacks CONFIG_VFIO_PLATFORM"),
+    "cacheable BARs": (
+        "NVGRACE_GPU_VFIO_PCI",
+        "the kernel has no driver that maps a BAR cacheable: it lacks CONFIG_NVGRACE_GPU_VFIO_PCI",
+    ),
+}
+"""What shows only with an option, and what to say without it."""
+
 
 def read_config(path: Path) -> dict[str, str]:
     """The options of a .config that are on, without CONFIG_, with their values. Raises `KernelError`."""
@@ -46,6 +55,11 @@ def check_config(options: dict[str, str], *, modules: bool) -> None:
     outside = [name for name in _NEEDED if options[name] == "m"]
     if outside and not modules:
         raise KernelError(f"CONFIG_{', CONFIG_'.join(outside)} are modules", "name their folder with --modules")
+
+
+def unobservable(options: dict[str, str]) -> dict[str, str]:
+    """What a kernel with these options cannot show, and why; nothing is said of one whose options are not known."""
+    return {what: why for what, (option, why) in _SHOWN_BY.items() if options and option not in options}
 
 
 def machine_for(options: dict[str, str], modules: dict[str, bytes]) -> str:

@@ -137,8 +137,8 @@ static void clear_areas(const struct device *device)
 
         if (!device->sizes[bar])
             continue;
-        void *range = mmap(*area, device->sizes[bar], PROT_NONE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | (*area ? MAP_FIXED : 0), -1, 0);
+        void *range = mmap((void *)HYPERVISOR_AREA(device->number, bar), device->sizes[bar], PROT_NONE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
         if (range == MAP_FAILED)
             fail_errno("no address range for BAR %u", bar);
         *area = range;

@@ -1,4 +1,4 @@
-"""What was found of a kernel, on a terminal."""
+"""What was found of kernels, on a terminal."""
 
 from __future__ import annotations
 
@@ -6,57 +6,83 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..kvm import KernelReport
-from ..results import Verdict
+from ..results import Finding, Kernel, Matrix, Proof, Verdict
 
 
-def verdict(report: KernelReport) -> str:
+def verdict(kernel: Kernel) -> str:
     """One line: the scheme that the kernel implements, as far as could be told."""
-    if report.scheme is None:
-        return f"Linux {report.kernel}: none known; {report.differs}"
-    alike = f" (seen alike: {', '.join(report.alike)})" if report.alike else ""
-    return f"Linux {report.kernel}: {report.scheme}{alike}"
+    title = f"Linux {kernel.release}, -cpu {kernel.cpu}"
+    if kernel.failure:
+        return f"{title}: not looked at"
+    if kernel.scheme is None:
+        return f"{title}: none known; {kernel.judged_by} comes nearest, but {kernel.differs}"
+    alike = f" (seen alike: {', '.join(kernel.alike)})" if kernel.alike else ""
+    return f"{title}: {kernel.scheme}{alike}"
 
 
-def show(report: KernelReport, console: Console) -> None:
-    """Print the verdict, the proofs, and what disagrees."""
-    console.print(Text(verdict(report), "bold"))
-    title = f"-cpu {report.cpu}, FWB={report.fwb}: stage 2 in memory, an unaligned store as Normal-NC, and the device"
-    table = Table(title=title, title_justify="left")
-    for heading in (
-        "mapped by",
-        "range",
-        "pages",
-        "level",
-        "S2",
-        "wanted",
-        "S2AP",
-        "the guest saw",
-        "the device got",
-        "",
-    ):
+def show_kernels(matrix: Matrix, console: Console) -> None:
+    """Print all kernels in one table, then for each the verdict, the proofs, and what it cannot show."""
+    if matrix.proofs:
+        console.print(_overview(matrix))
+    for kernel in matrix.kernels:
+        console.print(Text(verdict(kernel), "bold"))
+        if kernel.failure:
+            console.print(kernel.failure, style="red", highlight=False, markup=False)
+            continue
+        console.print(_proofs(kernel, _of(kernel, matrix)))
+        own = f"{kernel.cpu}, Linux {kernel.release}"
+        _show_findings([finding for finding in matrix.findings if finding.cpu == own], console)
+        for what, why in kernel.unobservable.items():
+            console.print(f"not seen: {what}: {why}", style="dim", highlight=False, markup=False)
+
+
+def _of(kernel: Kernel, matrix: Matrix) -> list[Proof]:
+    run = (kernel.release, kernel.cpu)
+    return [proof for proof in matrix.proofs if (proof.kernel, proof.cpu) == run]
+
+
+def _overview(matrix: Matrix) -> Table:
+    """One row a kernel: the stage 2 of each way to map a BAR, and whether unaligned stores as Normal-NC then work."""
+    ways = list(dict.fromkeys(proof.way for proof in matrix.proofs))
+    table = Table(title="stage 2 (MemAttr), and an unaligned store as Normal-NC", title_justify="left")
+    for heading in ("kernel", "-cpu", "FWB", *ways, "scheme"):
         table.add_column(heading)
-    for proof in report.proofs:
-        agrees = proof.story and proof.memattr == proof.wanted
+    for kernel in matrix.kernels:
+        if not kernel.failure:
+            found = [_outcome([proof for proof in _of(kernel, matrix) if proof.way == way]) for way in ways]
+            table.add_row(kernel.release, kernel.cpu, str(kernel.fwb), *found, kernel.scheme or "none known")
+    return table
+
+
+def _outcome(proofs: list[Proof]) -> Text:
+    words = {f"{proof.memattr} {'works' if proof.effect == 'works' else 'faults'}": None for proof in proofs}
+    agrees = all(proof.agrees for proof in proofs)
+    return Text(", ".join(words) or "-", "" if agrees else "bold white on red")
+
+
+def _proofs(kernel: Kernel, proofs: list[Proof]) -> Table:
+    title = f"{kernel.title}: stage 2 in memory, an unaligned store as Normal-NC, and the device"
+    table = Table(title=title, title_justify="left")
+    headings = ("mapped by", "", "range", "pages", "level", "S2", "wanted", "S2AP", "guest", "device", "")
+    for heading in headings:
+        table.add_column(heading)
+    for proof in proofs:
+        agrees = Text("agree", "green") if proof.agrees else Text("disagree", "bold white on red")
         table.add_row(
-            proof.way, proof.range, str(proof.pages), str(proof.level), proof.memattr, proof.wanted, proof.access,
-            proof.effect, proof.device, Text("agree", "green") if agrees else Text("disagree", "bold white on red"),
+            proof.way, proof.role, proof.range, str(proof.pages), str(proof.level), proof.memattr, proof.wanted,
+            proof.access, proof.effect, proof.device, agrees,
         )  # fmt: skip
-    console.print(table)
-    _show_findings(report, console)
-    for problem in report.problems[:40]:
-        console.print(Text.assemble(("disagree:", "bold red"), f" {problem}"))
-    if len(report.problems) > 40:
-        console.print(f"... and {len(report.problems) - 40} more (the JSON file has all)")
-    console.print(f"{report.experiments:,} experiments, {report.transactions:,} transactions at the device.")
+    return table
 
 
-def _show_findings(report: KernelReport, console: Console) -> None:
+def _show_findings(findings: list[Finding], console: Console) -> None:
     """Print rules and scenarios: what came of each, or why nothing could."""
+    if not findings:
+        return
     table = Table(title="rules and scenarios", title_justify="left")
     for heading in ("", "what was tried", "what came of it", ""):
         table.add_column(heading)
-    for finding in report.findings:
+    for finding in findings:
         style = {Verdict.AGREE: "green", Verdict.DISAGREE: "bold white on red"}.get(finding.verdict, "")
         text = finding.observed or finding.note
         table.add_row(finding.kind, finding.name, text, Text(finding.verdict, style))

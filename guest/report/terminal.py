@@ -13,6 +13,7 @@ from rich.text import Text
 from ..layout import GAP
 from ..results import Cell, HostCell, Matrix, Verdict
 from . import HONESTY, orders
+from .kernel import show_kernels
 
 STYLE = {
     Verdict.AGREE: "green",
@@ -30,12 +31,17 @@ _LEGEND = (
 )
 
 
+_LANES = {"el2": "*", "kvm": "+"}
+"""How the scorecard marks what a lane has seen."""
+
+
 def show(matrix: Matrix, console: Console, questions: dict[str, str]) -> None:
-    """Print the tables, the scorecard, the counts and what disagrees."""
+    """Print the kernels, the tables, the scorecard, the counts and what disagrees."""
+    show_kernels(matrix, console)
     shown = [cell for cell in matrix.cells if cell.case != "nothing" and not cell.range.startswith(GAP)]
-    for (cpu, fwb), group in groupby(shown, key=lambda cell: (cell.cpu, cell.fwb)):
-        cells = list(group)
-        console.print(_schemes(matrix, cpu, fwb, cells, [h for h in matrix.host if (h.cpu, h.fwb) == (cpu, fwb)]))
+    for setting, group in groupby(shown, key=_setting):
+        hosts = [mapping for mapping in matrix.host if _setting(mapping) == setting]
+        console.print(_schemes(matrix, list(group), hosts))
     if matrix.orders is not None:
         console.print(orders.LEGEND, style="dim", highlight=False, markup=False)
         console.print(orders.table(matrix.orders))
@@ -95,13 +101,15 @@ def _host(mapping: HostCell | None) -> str:
     return mapping.type + ("!" if Verdict.DISAGREE in (mapping.verdict, mapping.accesses) else "")
 
 
-def _schemes(matrix: Matrix, cpu: str, fwb: int, cells: list[Cell], host: list[HostCell]) -> Table:
+def _setting(cell: Cell | HostCell) -> str:
+    kernel = f", Linux {cell.kernel}" if cell.kernel else ""
+    return f"lane {cell.lane}{kernel}, -cpu {cell.cpu}, FWB={cell.fwb}"
+
+
+def _schemes(matrix: Matrix, cells: list[Cell], host: list[HostCell]) -> Table:
     """One row a scheme and group of ranges that came out alike, one column a stage-1 type."""
     types = list(dict.fromkeys(cell.s1 for cell in cells))
-    table = Table(
-        title=f"lane {cells[0].lane}, -cpu {cpu}, FWB={fwb}: effective type by the guest's stage 1",
-        title_justify="left",
-    )
+    table = Table(title=f"{_setting(cells[0])}: effective type by the guest's stage 1", title_justify="left")
     modelled = orders.HEADINGS if matrix.orders else ()
     for heading in ("scheme", "ranges", "host", "S2", *(f"{byte}\n{orders.SHORT[byte]}" for byte in types), *modelled):
         table.add_column(heading, no_wrap=heading != "ranges")
@@ -122,15 +130,29 @@ def _schemes(matrix: Matrix, cpu: str, fwb: int, cells: list[Cell], host: list[H
 
 
 def _scorecard(matrix: Matrix, questions: dict[str, str]) -> Table:
-    """One row a scheme, one column a question; the answers in short, an asterisk where they were seen."""
-    table = Table(title="scorecard (* seen in this run, otherwise modelled)", title_justify="left")
+    """One row a scheme, one column a question; the answers in short, with a mark where they were seen."""
+    table = Table(title="scorecard (seen in this run: * in el2, + in kvm; otherwise modelled)", title_justify="left")
     table.add_column("scheme", no_wrap=True)
     for key in questions:
         table.add_column(key.replace("-", "\n"), no_wrap=True)
     for scheme, answers in matrix.scorecard.items():
         cells = (answers[key] for key in questions)
-        table.add_row(scheme, *(short(each["value"]) + ("*" if each["how"] == "seen" else "") for each in cells))
+        table.add_row(scheme, *(short(each["value"]) + _marks(each) for each in cells))
     return table
+
+
+def _marks(answer: dict[str, Any]) -> str:
+    return "".join(mark for lane, mark in _LANES.items() if lane in answer.get("lane", "").split(", "))
+
+
+def show_claims(matrix: Matrix, console: Console) -> None:
+    """Print each answer that was seen, and the names of the probes that it rests on."""
+    for scheme, answers in matrix.scorecard.items():
+        for key, answer in answers.items():
+            if answer["probes"]:
+                console.print(f"{scheme}: {key}: {short(answer['value'])}, seen in lane {answer['lane']} by")
+                for probe in answer["probes"]:
+                    console.print(f"  {probe}", highlight=False, markup=False)
 
 
 def _legend(matrix: Matrix, questions: dict[str, str]) -> Iterator[str]:

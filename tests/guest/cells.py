@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pyvfio_user.guest.orders.results import Ordering, OrderPair, Orders, SpeculativeRead
-from pyvfio_user.guest.results import Battery, Cell, HostCell, Matrix, Row, Verdict
+from pyvfio_user.guest.results import Battery, Cell, HostCell, Kernel, Matrix, Proof, Row, Verdict
 
 CELL = Cell(
     "el2",
@@ -33,6 +33,12 @@ HOST = HostCell(
 )
 ROW = Row("str-x", "works", {"EL1 cold": "works", "EL0 warm": "works"}, "8", Verdict.AGREE)
 BATTERY = Battery("b1", "short", (ROW,))
+KERNEL = Kernel(
+    "6.1", "6.1.0", "max", 1, "status-quo", ("trap",), judged_by="status-quo", expected="status-quo", seconds=5.0
+)
+PROOF = Proof(
+    "6.1.0", "max", 1, "status-quo", "vfio", "policy", "wc-trapped", 32, 3, "1", "rw", "1", "KVM_RUN -EFAULT", "nothing"
+)
 PROVENANCE = {"experiments": 1234, "transactions": 56789, "seconds": 1.25, "jobs": [{"cpu": "max", "fwb": 1}]}
 
 _FREE = Ordering("8 x STR x", "none", "", 9, 3_816_548, True, True, "", 863, 137, 71, 0, 1, 3, "8x8, doorbell")

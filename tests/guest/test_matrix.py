@@ -80,13 +80,24 @@ class TestWhatItFinds:
     def test_the_whole_run_agrees_and_its_deviations_are_those_that_the_schemes_reach(self, tmp_path: Path) -> None:
         json, page = tmp_path / "matrix.json", tmp_path / "matrix.html"
         program = Path(sys.executable).with_name("pyvfio-user")
-        command = [str(program), "matrix", "--json", str(json), "--html", str(page)]
+        command = [str(program), "matrix", "--lane", "el2", "--lane", "kvm", "--json", str(json), "--html", str(page)]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         found = msgspec.json.decode(json.read_bytes(), type=Matrix)
         assert {cell.scheme for cell in found.cells} == set(SCHEMES)
         assert {(cell.cpu, cell.fwb) for cell in found.cells} == {("max", 1), ("max", 0), ("cortex-a76", 0)}
-        assert {cell.lane for cell in found.cells} == {"el2"}
+        assert {cell.lane for cell in found.cells} == {"el2", "kvm"}
+        assert [(kernel.name, kernel.scheme) for kernel in found.kernels] == [
+            ("6.1", "status-quo"), ("6.12", "vma-allow-any-uncached"), ("7.3", "vma-allow-any-uncached")
+        ]  # fmt: skip
+        assert {(proof.way, proof.memattr) for proof in found.proofs if proof.role != "policy"} == {
+            ("ram", "6"), ("sysfs", "1"), ("sysfs wc", "1")
+        }  # fmt: skip
+        assert all(proof.agrees for proof in found.proofs)
+        unseen = [(each.cpu, each.name) for each in found.findings if each.verdict is not Verdict.AGREE]
+        doorbell = "upcase: ring, DMA, MSI-X by irqfd"
+        old, _, newest = found.kernels
+        assert unseen == [(f"max, Linux {kernel.release}", doorbell) for kernel in (old, newest)]
         assert found.problems == found.vanished == ()
         assert {cell.verdict for cell in found.cells if cell.accesses is Verdict.DISAGREE} == set()
 
@@ -99,7 +110,8 @@ class TestWhatItFinds:
 
         refused = {(cell.scheme, cell.fwb) for cell in found.cells if cell.verdict is Verdict.REFUSED}
         assert refused == {("cacheable-follow", 0)}
-        assert all(cell.experiments and cell.transactions for cell in seen)
+        assert all(cell.experiments and cell.transactions for cell in seen if cell.lane == "el2")
+        assert all(cell.experiments for cell in seen if not cell.range.startswith("bar"))
         assert found.provenance["experiments"] > 100_000
         for answers in found.scorecard.values():
             assert len(answers) == 15

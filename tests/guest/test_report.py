@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -18,10 +19,10 @@ from pyvfio_user.guest.orders.results import Ordering, OrderPair, Orders, Specul
 from pyvfio_user.guest.report import HONESTY, html, terminal
 from pyvfio_user.guest.report.orders import LEGEND, compact
 from pyvfio_user.guest.report.terminal import short, summary
-from pyvfio_user.guest.results import Cell, Matrix, Verdict
+from pyvfio_user.guest.results import Cell, Finding, Kernel, Matrix, Proof, Verdict
 from pyvfio_user.guest.scorecard import QUESTIONS, answers
 
-from .cells import CELL, ORDERS, cell, host, matrix
+from .cells import CELL, KERNEL, ORDERS, PROOF, cell, host, matrix
 
 
 def shown(made: Matrix, width: int = 240) -> list[str]:
@@ -125,10 +126,14 @@ class TestTables:
 
     def test_the_scorecard_marks_what_was_seen(self) -> None:
         card = answers(["status-quo"], [CELL], [])
-        card["status-quo"]["host-process"]["how"] = "seen"
+        card["status-quo"]["host-process"] |= {"how": "seen", "lane": "el2"}
+        card["status-quo"]["cacheable"] |= {"how": "seen", "lane": "kvm"}
+        card["status-quo"]["two-ranges"] |= {"how": "seen", "lane": "el2, kvm"}
         (found,) = [row for row in rows(matrix(scorecard=card)) if len(row) == 16]
         assert found[0] == "status-quo"
         assert found[1 + list(QUESTIONS).index("host-process")] == "no*"
+        assert found[1 + list(QUESTIONS).index("cacheable")] == "no+"
+        assert found[1 + list(QUESTIONS).index("two-ranges")] == "n/none*+"
         assert found[1 + list(QUESTIONS).index("asks-nothing")] == "yy"
         assert "  cacheable: Can it give a cacheable mapping?" in shown(matrix(scorecard=card))
         assert "  platform: Is a platform device unaffected? (guest, host)" in shown(matrix(scorecard=card))
@@ -184,6 +189,75 @@ class TestOrders:
     @pytest.mark.parametrize(("count", "text"), [(9_999_999, "9,999,999"), (10_000_000, "1.0e07"), (6.8e16, "6.8e16")])
     def test_counts(self, count: int, text: str) -> None:
         assert compact(count) == text
+
+
+class TestKernels:
+    def test_the_proofs_of_each(self) -> None:
+        other = msgspec.structs.replace(PROOF, kernel="6.12.9", range="msix")
+        lying = msgspec.structs.replace(PROOF, range="fifo", quarrel="EL1 cold: they differ")
+        wrong = msgspec.structs.replace(PROOF, range="strict", memattr="5")
+        made = matrix(kernels=(KERNEL,), proofs=(PROOF, other, lying, wrong))
+        assert "Linux 6.1.0, -cpu max: status-quo (seen alike: trap)" in shown(made)
+        story = ["rw", "KVM_RUN -EFAULT", "nothing"]
+        assert [row for row in rows(made) if row[0] == "vfio"] == [
+            ["vfio", "policy", "wc-trapped", "32", "3", "1", "1", *story, "agree"],
+            ["vfio", "policy", "fifo", "32", "3", "1", "1", *story, "disagree"],
+            ["vfio", "policy", "strict", "32", "3", "5", "1", *story, "disagree"],
+        ]
+
+    def test_one_line_for_each(self) -> None:
+        other = msgspec.structs.replace(KERNEL, release="6.12.9", scheme=None)
+        proofs = (
+            PROOF,
+            msgspec.structs.replace(PROOF, range="fifo"),
+            msgspec.structs.replace(PROOF, way="ram", memattr="6", effect="works"),
+            msgspec.structs.replace(PROOF, kernel="6.12.9", memattr="5", effect="works"),
+            msgspec.structs.replace(PROOF, kernel="6.12.9", range="fifo"),
+        )
+        found = rows(matrix(kernels=(KERNEL, other), proofs=proofs))
+        assert found[:2] == [
+            ["6.1.0", "max", "1", "1 faults", "6 works", "status-quo"],
+            ["6.12.9", "max", "1", "5 works, 1 faults", "-", "none known"],
+        ]
+
+    def test_one_that_is_like_no_scheme(self) -> None:
+        kernel = msgspec.structs.replace(KERNEL, scheme=None, differs="strict has stage 2 f, not 1")
+        wanted = "Linux 6.1.0, -cpu max: none known; status-quo comes nearest, but strict has stage 2 f, not 1"
+        assert wanted in shown(matrix(kernels=(kernel,)))
+
+    def test_why_one_could_not_be_looked_at(self) -> None:
+        kernel = msgspec.structs.replace(KERNEL, failure="no /dev/kvm\n  what to do: switch it on")
+        lines = shown(matrix(kernels=(kernel,)))
+        at = lines.index("Linux 6.1.0, -cpu max: not looked at")
+        assert lines[at + 1 : at + 3] == ["no /dev/kvm", "  what to do: switch it on"]
+
+    def test_rules_and_scenarios(self) -> None:
+        mine = Finding.of("max, Linux 6.1.0", "rule", "ask nicely", "yes", "no")
+        unseen = Finding.unobservable("max, Linux 6.1.0", "change", "swap", "done", "it cannot")
+        other = Finding.of("max, Linux 7.3.1", "rule", "ask again", "yes", "yes")
+        found = rows(matrix(kernels=(KERNEL,), findings=(mine, unseen, other)))
+        assert found[:2] == [["rule", "ask nicely", "no", "disagree"], ["change", "swap", "it cannot", "unobservable"]]
+
+    def test_what_one_cannot_show(self) -> None:
+        kernel = msgspec.structs.replace(KERNEL, unobservable={"cacheable BARs": "the kernel lacks it"})
+        assert "not seen: cacheable BARs: the kernel lacks it" in shown(matrix(kernels=(kernel,)))
+
+    def test_its_cells_have_a_table_of_their_own(self) -> None:
+        cells = [cell(), cell(lane="kvm", kernel="6.1.0"), cell(lane="kvm", kernel="6.12.9", observed="44")]
+        titles = [line.partition(":")[0] for line in shown(matrix(cells)) if line.startswith("lane")]
+        assert titles == [
+            "lane el2, -cpu max, FWB=1",
+            "lane kvm, Linux 6.1.0, -cpu max, FWB=1",
+            "lane kvm, Linux 6.12.9, -cpu max, FWB=1",
+        ]
+
+    def test_the_probes_behind_each_claim_are_named(self) -> None:
+        card = answers(["status-quo"], [CELL], [])
+        card["status-quo"]["cacheable"] |= {"how": "seen", "lane": "kvm", "probes": ["kvm Linux 6.1.0: ff"]}
+        console = Console(file=io.StringIO(), width=100)
+        terminal.show_claims(matrix(scorecard=card), console)
+        assert isinstance(console.file, io.StringIO)
+        assert console.file.getvalue() == "status-quo: cacheable: no, seen in lane kvm by\n  kvm Linux 6.1.0: ff\n"
 
 
 class TestSummary:
@@ -289,9 +363,11 @@ class TestThePage:
         assert set(re.findall(r"\b(?:cell|c)\.(\w+)", code)) <= {*Cell.__struct_fields__, "type"}
         found = made.batteries["b1"]
         assert set(re.findall(r"\bfound\.(\w+)", code)) <= {
-            *found.__struct_fields__, "text", "value", "detail", "how", "lane", "probes", "contrary", "modelled",
-            "programs",
+            *found.__struct_fields__, "text", "value", "detail", "how", "lane", "probes", "cells", "contrary",
+            "modelled", "programs",
         }  # fmt: skip
+        assert set(re.findall(r"\bkernel\.(\w+)", code)) <= set(Kernel.__struct_fields__)
+        assert set(re.findall(r"\bproof\.(\w+)", code)) <= set(Proof.__struct_fields__)
         assert set(re.findall(r"\brow\.(\w+)", code)) == {"verdict", "op", "expected", "observed", "device", "reason"}
         for name, kind in (("O", Orders), ("pair", OrderPair), ("program", Ordering), ("read", SpeculativeRead)):
             named = set(re.findall(rf"\b{name}\.(\w+)", code))

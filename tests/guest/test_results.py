@@ -41,15 +41,15 @@ class TestTheDocument:
     def test_its_shape(self) -> None:
         document = json.loads(matrix().to_json())
         assert list(document) == [
-            "provenance", "cells", "host", "pairs", "batteries", "scorecard", "problems", "vanished",
-            "orders",
+            "provenance", "cells", "host", "pairs", "batteries", "scorecard", "problems", "vanished", "orders",
+            "kernels", "proofs", "findings",
         ]  # fmt: skip
         assert document["cells"] == [
             {
                 "lane": "el2", "cpu": "max", "fwb": 1, "scheme": "status-quo", "case": "asking", "range": "strict",
                 "s1": "44", "s2": "1", "architecture": "04", "observed": "04", "verdict": "agree", "accesses": "agree",
                 "battery": "b1", "full": None, "experiments": 12, "transactions": 32, "note": "",
-                "orders": None,
+                "orders": None, "kernel": "",
             }
         ]  # fmt: skip
         assert document["batteries"]["b1"]["rows"] == [

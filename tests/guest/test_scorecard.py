@@ -13,7 +13,7 @@ from pyvfio_user.bridge.schemes.questions import Cell as Evidence
 from pyvfio_user.bridge.schemes.questions import Study, scorecard
 from pyvfio_user.guest.layout import DRIVER, LAYOUT, REQUEST
 from pyvfio_user.guest.results import Cell, HostCell, Verdict
-from pyvfio_user.guest.scorecard import QUESTIONS, Observations, answers
+from pyvfio_user.guest.scorecard import QUESTIONS, Probe, answers, observations
 
 from .cells import cell, host
 
@@ -78,6 +78,7 @@ class TestAnAnswer:
         found = answered(key, [observation(each) for each in evidence])
         assert "contrary" not in found
         assert (found["how"], found["lane"], len(found["probes"])) == ("seen", "el2", len(evidence))
+        assert len(found["cells"]) == len(evidence)
         assert found.get("modelled", []) == list(MODEL[key].unobservable)
 
     @pytest.mark.parametrize("key", PROVABLE)
@@ -96,11 +97,53 @@ class TestAnAnswer:
         assert found["contrary"] and all(text.endswith(": 4f") for text in found["contrary"])
 
 
+class TestLanes:
+    """Each lane, and each kernel, answers by itself."""
+
+    KEY = "two-ranges"
+    EVIDENCE = MODEL[KEY].evidence
+
+    def seen(self, kernel: str, *, without: int = 0) -> list[Cell | HostCell]:
+        lane = {"lane": "kvm" if kernel else "el2", "kernel": kernel}
+        return [msgspec.structs.replace(observation(each), **lane) for each in self.EVIDENCE[without:]]
+
+    def test_both_have_seen_it(self) -> None:
+        found = answered(self.KEY, [*self.seen(""), *self.seen("6.1.0")])
+        assert (found["how"], found["lane"]) == ("seen", "el2, kvm")
+        assert len(found["probes"]) == 2 * len(self.EVIDENCE)
+        assert {probe.partition(" -cpu")[0] for probe in found["probes"]} == {"el2", "kvm Linux 6.1.0"}
+
+    def test_the_probes_lead_to_their_cells(self) -> None:
+        cells = self.seen("6.1.0")
+        found = answered(self.KEY, cells)
+        for probe, pointer in zip(found["probes"], found["cells"], strict=True):
+            _, key, number = pointer.split("/")
+            assert key == "cells"
+            assert probe.startswith(f"{cells[int(number)].name}: ")
+
+    def test_two_kernels_do_not_make_up_for_each_other(self) -> None:
+        assert len({(each.range, each.page, each.s1) for each in self.EVIDENCE}) > 1
+        one, *rest = self.seen("6.1.0")
+        others = [msgspec.structs.replace(each, kernel="6.12.9") for each in rest]
+        found = answered(self.KEY, [one, *others])
+        assert (found["how"], found["probes"], found["cells"]) == ("modelled", [], [])
+
+    def test_one_lane_to_the_contrary_is_enough(self) -> None:
+        wrong = msgspec.structs.replace(self.seen("")[0], observed="4f")
+        found = answered(self.KEY, [wrong, *self.seen("6.1.0")])
+        assert (found["how"], found["probes"]) == ("modelled", [])
+        assert [text.rpartition(": ")[2] for text in found["contrary"]] == ["4f"]
+
+
 class TestObservations:
     EVIDENCE = Evidence("dynamic", 1, NORMAL_NC, NORMAL_NC, "changed", True)
 
     def probe(self, *cells: Cell, evidence: Evidence = EVIDENCE) -> tuple[str, bool] | None:
-        return Observations(SCHEME, cells, ()).probe(evidence, evidence.request)
+        for sources in observations(SCHEME, cells, ()).values():
+            for source in sources:
+                if found := source.probe(evidence, evidence.request):
+                    return found.text, found.right
+        return None
 
     def test_the_page_the_case_the_setting_and_the_type_must_be_those(self) -> None:
         right: dict[str, Any] = {
@@ -126,9 +169,11 @@ class TestObservations:
     def test_the_hosts_own_mapping(self) -> None:
         evidence = Evidence("strict", 3, None, GRE, "asking", False)
         mapping = host(scheme=SCHEME, fwb=0, type="0c", observed="0c")
-        found = Observations(SCHEME, (), [mapping]).probe(evidence, "asking")
-        assert found == ("el2 -cpu max FWB=0 permit-wc (asking) strict host: 0c", True)
-        assert Observations(SCHEME, [cell(scheme=SCHEME, fwb=0)], ()).probe(evidence, "asking") is None
+        (source,) = observations(SCHEME, (), [mapping])["el2"]
+        text = "el2 -cpu max FWB=0 permit-wc (asking) strict host: 0c"
+        assert source.probe(evidence, "asking") == Probe(text, True, "/host/0")
+        (source,) = observations(SCHEME, [cell(scheme=SCHEME, fwb=0)], ())["el2"]
+        assert source.probe(evidence, "asking") is None
 
 
 def test_a_run_without_fwb_is_answered_for_a_host_without() -> None:

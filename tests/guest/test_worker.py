@@ -44,4 +44,4 @@ async def test_a_process_that_dies_is_an_error_for_people() -> None:
 
     with pytest.raises(MatrixError) as caught:
         await run_in_process(JOB, None, kill)
-    assert str(caught.value) == "the run with -cpu max must give a result, not end with status -9"
+    assert str(caught.value) == "the run with -cpu max, FWB=1 must give a result, not end with status -9"

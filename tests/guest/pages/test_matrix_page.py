@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pyvfio_user.guest.matrix_view import _type_names
@@ -11,7 +12,7 @@ from pyvfio_user.guest.report import HONESTY, html
 from pyvfio_user.guest.results import Matrix, Verdict
 from pyvfio_user.guest.scorecard import QUESTIONS, answers
 
-from ..cells import ORDERS, cell, host, matrix
+from ..cells import KERNEL, ORDERS, PROOF, cell, host, matrix
 from .conftest import Open
 from .drawn import box, boxes, colours
 
@@ -125,3 +126,43 @@ async def test_without_orders_the_page_says_how_to_have_them(made: Matrix, open_
     page = await open_page(rendered(made))
     assert await page.locator("#orders").inner_text() == "Not part of this run: it is with --orders."
     assert "model" not in await page.locator("#schemes").inner_text()
+
+
+async def test_a_claim_leads_to_the_cells_behind_it(open_page: Open) -> None:
+    """A probe is a link to its cell, which may be in a part of the page that is not unfolded."""
+    cells = [cell(cpu="cortex-a76"), cell(lane="kvm", kernel="6.1.0", s1="ff")]
+    card = answers(["status-quo"], cells, [])
+    card["status-quo"]["cacheable"] |= {"how": "seen", "lane": "kvm", "probes": [cells[1].name], "cells": ["/cells/1"]}
+    page = await open_page(rendered(matrix(cells, scorecard=card)))
+    target = page.locator("[id='/cells/1']")
+    assert not await target.is_visible()
+    row = page.locator("#scorecard tr", has_text="Can it give a cacheable mapping?")
+    await row.locator("td.cell").click()
+    link = page.locator("#drawer a")
+    assert await link.all_inner_texts() == ["kvm Linux 6.1.0 -cpu max FWB=1 status-quo (asking) strict s1=ff"]
+    await link.click()
+    assert await target.is_visible()
+    assert await page.evaluate("document.activeElement.id") == "/cells/1"
+    assert await target.evaluate("cell => cell.closest('details').querySelector('summary').textContent") == (
+        "lane kvm, Linux 6.1.0, -cpu max, FWB=1"
+    )
+
+
+async def test_a_kernels_proofs_and_failures(open_page: Open, shots: Path) -> None:
+    lying = msgspec.structs.replace(PROOF, range="fifo", quarrel="EL1 cold: they differ")
+    failed = msgspec.structs.replace(KERNEL, release="7.3.1", failure="no /dev/kvm\n  what to do: switch it on")
+    page = await open_page(rendered(matrix(kernels=(KERNEL, failed), proofs=(PROOF, lying))))
+    section = page.locator("#kernels")
+    assert await section.locator("h3").all_inner_texts() == [
+        "Linux 6.1.0, -cpu max: status-quo (seen alike: trap)",
+        "Linux 7.3.1, -cpu max: not looked at",
+    ]
+    agreeing, other = await section.locator("tr:has(td)").all()
+    assert await agreeing.locator("td").all_inner_texts() == [
+        "vfio", "policy", "wc-trapped", "32", "3", "1", "1", "rw", "KVM_RUN -EFAULT", "nothing", "one"
+    ]  # fmt: skip
+    assert await agreeing.get_attribute("class") == "agree"
+    assert (await other.locator("td").all_inner_texts())[-1] == "EL1 cold: they differ"
+    assert await other.get_attribute("class") == "disagree"
+    assert await section.locator("pre").inner_text() == "no /dev/kvm\n  what to do: switch it on"
+    await page.screenshot(path=shots / "kernels.png", full_page=True)

@@ -1,0 +1,68 @@
+"""A process's memory types, from the tables of a host that runs at EL2 (Arm ARM DDI 0487, D8.3)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pyvfio_user.bridge.attributes import NGNRNE, NORMAL_NC, MemoryType
+from pyvfio_user.guest.stage1 import host_types
+from pyvfio_user.guest.translation import Snapshot
+
+E2H = 1 << 34
+BASE = 0x8000
+LEAF = 1 << 10 | 3
+AREA = 0x10_0000_0000
+
+
+class Machine:
+    """A stopped machine with registers and 8-byte words."""
+
+    def __init__(self, registers: dict[str, int], words: dict[int, int]) -> None:
+        self.registers, self.words = registers, words
+
+    async def register(self, name: str) -> int:
+        return self.registers[name]
+
+    async def memory(self, address: int, size: int) -> bytes:
+        return self.words.get(address, 0).to_bytes(size, "little")
+
+
+def find(words: dict[int, int], address: int, **registers: int) -> dict[int, MemoryType | None] | None:
+    """With 48-bit addresses, an ASID, and Linux' order of MAIR_EL2: index 0 is Write-Back, 2 NC, 3 Device-nGnRnE."""
+    common = {"HCR_EL2": E2H, "TCR_EL2": 16, "TTBR0_EL2": 7 << 48 | BASE | 1, "MAIR_EL2": 0x04_00_44_F0_FF}
+    return asyncio.run(host_types(Machine({**common, **registers}, words), [address]))
+
+
+def test_a_page_of_a_process_with_48_bits() -> None:
+    """Index 64 of level 1: the address is 64 GiB; level 0 comes first."""
+    words = {BASE: 0x9003, 0x9000 + 8 * 64: 0xA003, 0xA000: 0xB003, 0xB000 + 8 * 5: 0x1000_0000 | LEAF | 3 << 2}
+    assert find(words, AREA + 0x5000) == {AREA + 0x5000: NGNRNE}
+    assert find(words, AREA + 0x6000) == {AREA + 0x6000: None}
+
+
+def test_52_bits_begin_a_level_earlier() -> None:
+    words = {BASE: 0x7003, 0x7000: 0x9003, 0x9000 + 8 * 64: 0x4000_0000 | LEAF & ~2 | 2 << 2}
+    assert find(words, AREA + 0x5000, TCR_EL2=12) == {AREA + 0x5000: NORMAL_NC}
+
+
+@pytest.mark.parametrize("registers", [{"HCR_EL2": 0}, {"TCR_EL2": 16 | 1 << 14}], ids=["no VHE", "64 KiB"])
+def test_tables_that_cannot_be_seen(registers: dict[str, int]) -> None:
+    assert find({}, AREA, **registers) is None
+
+
+def test_a_snapshot_fetches_each_piece_once() -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Counted:
+        async def memory(self, address: int, size: int) -> bytes:
+            asked.append((address, size))
+            return bytes(range(256)) * 8
+
+    async def look() -> list[bytes]:
+        memory = Snapshot(Counted())
+        return [await memory.memory(address, 8) for address in (0x1000, 0x1008, 0x17F8, 0x1800)]
+
+    assert asyncio.run(look()) == [bytes(range(8)), bytes(range(8, 16)), bytes(range(0xF8, 0x100)), bytes(range(8))]
+    assert asked == [(0x1000, 2048), (0x1800, 2048)]
