@@ -57,7 +57,7 @@ class GuestMemory:
 
     The synchronous methods reach memory that came with a file descriptor, and copy in C. The asynchronous ones reach
     the rest too, by DMA_READ and DMA_WRITE messages: never await them before a synchronous access is answered, for the
-    client answers only after it.
+    client answers only after it. Threads may call the synchronous ones too: the client's DMA_UNMAP waits for them.
 
     The guest goes on writing its memory: what is read twice can be two things. Every read here is one copy; check the
     copy, use the copy, and do not read again what was checked.

@@ -74,7 +74,7 @@ int pvu_region_apply(pvu_region *region, uint64_t offset, uint8_t *data, uint64_
 /* Adds 1 to a client's eventfd, unless its counter is full; never waits, whatever the client does to it. */
 int pvu_signal(int fd);
 
-/* Guest memory that the client gave: DMA_MAP and DMA_UNMAP. */
+/* Guest memory that the client gave: DMA_MAP and DMA_UNMAP, which wait until no thread copies; any may. */
 
 typedef struct pvu_dma pvu_dma;
 
@@ -95,9 +95,9 @@ int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, uint32_t flags, i
 /* Drops all maps in the range, which must not cut one in two. */
 int pvu_dma_unmap(pvu_dma *dma, uint64_t address, uint64_t size);
 void pvu_dma_unmap_all(pvu_dma *dma);
-size_t pvu_dma_maps(const pvu_dma *dma);
+size_t pvu_dma_maps(pvu_dma *dma);
 /* May all of a range be accessed so (0), only by message (-ENXIO), not so (-EACCES), or not at all (-EFAULT)? */
-int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int access);
+int pvu_dma_check(pvu_dma *dma, uint64_t address, uint64_t length, int access);
 /*
  * Copies between the segments, one after another, and `length` bytes at `buffer`, which theirs must add up to
  * (-EINVAL): out of guest memory for PVU_DMA_READ, into it for PVU_DMA_WRITE. Nothing is copied unless all can be, but

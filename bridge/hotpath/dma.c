@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ typedef struct {
 } dma_map;
 
 struct pvu_dma {
+    pthread_rwlock_t lock; /* a device may copy in other threads: the client must not unmap what is being copied */
     dma_map *maps; /* ascending, without overlap */
     size_t count, capacity, limit;
 };
@@ -29,21 +31,33 @@ struct pvu_dma {
 pvu_dma *pvu_dma_new(size_t max_maps)
 {
     pvu_dma *dma = calloc(1, sizeof(*dma));
+    pthread_rwlockattr_t fair;
 
-    if (dma)
-        dma->limit = max_maps;
+    if (!dma)
+        return NULL;
+    dma->limit = max_maps;
+    pthread_rwlockattr_init(&fair);
+    pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP); /* the event loop's thread */
+    pthread_rwlock_init(&dma->lock, &fair);
+    pthread_rwlockattr_destroy(&fair);
     return dma;
 }
 
 void pvu_dma_free(pvu_dma *dma)
 {
     pvu_dma_unmap_all(dma);
+    pthread_rwlock_destroy(&dma->lock);
     free(dma);
 }
 
-size_t pvu_dma_maps(const pvu_dma *dma)
+size_t pvu_dma_maps(pvu_dma *dma)
 {
-    return dma->count;
+    size_t count;
+
+    pthread_rwlock_rdlock(&dma->lock);
+    count = dma->count;
+    pthread_rwlock_unlock(&dma->lock);
+    return count;
 }
 
 /* The first map that ends at or behind an address: the one that holds it, if any does. */
@@ -121,7 +135,7 @@ static int map_file(dma_map *map, uint64_t size, int fd, uint64_t offset)
     return 0;
 }
 
-int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, uint32_t flags, int fd, uint64_t offset)
+static int add(pvu_dma *dma, uint64_t address, uint64_t size, uint32_t flags, int fd, uint64_t offset)
 {
     dma_map map = { .address = address, .last = address + size - 1, .flags = flags };
     size_t at = find(dma, address);
@@ -155,7 +169,17 @@ int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, uint32_t flags, i
     return 0;
 }
 
-int pvu_dma_unmap(pvu_dma *dma, uint64_t address, uint64_t size)
+int pvu_dma_map(pvu_dma *dma, uint64_t address, uint64_t size, uint32_t flags, int fd, uint64_t offset)
+{
+    int status;
+
+    pthread_rwlock_wrlock(&dma->lock);
+    status = add(dma, address, size, flags, fd, offset);
+    pthread_rwlock_unlock(&dma->lock);
+    return status;
+}
+
+static int drop_all_in(pvu_dma *dma, uint64_t address, uint64_t size)
 {
     uint64_t last = address + size - 1;
     size_t first = find(dma, address), end = first;
@@ -174,13 +198,25 @@ int pvu_dma_unmap(pvu_dma *dma, uint64_t address, uint64_t size)
     return 0;
 }
 
+int pvu_dma_unmap(pvu_dma *dma, uint64_t address, uint64_t size)
+{
+    int status;
+
+    pthread_rwlock_wrlock(&dma->lock);
+    status = drop_all_in(dma, address, size);
+    pthread_rwlock_unlock(&dma->lock);
+    return status;
+}
+
 void pvu_dma_unmap_all(pvu_dma *dma)
 {
+    pthread_rwlock_wrlock(&dma->lock);
     for (size_t i = 0; i < dma->count; i++)
         drop(&dma->maps[i]);
     free(dma->maps);
     dma->maps = NULL;
     dma->count = dma->capacity = 0;
+    pthread_rwlock_unlock(&dma->lock);
 }
 
 /* Bytes of a range that the map at index `at` has, from `address` on; 0 when it has not its first. */
@@ -194,7 +230,7 @@ static uint64_t available(const pvu_dma *dma, size_t at, uint64_t address, uint6
     return length - 1 > behind ? behind + 1 : length;
 }
 
-int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int access)
+static int check(const pvu_dma *dma, uint64_t address, uint64_t length, int access)
 {
     int status = 0;
 
@@ -215,6 +251,16 @@ int pvu_dma_check(const pvu_dma *dma, uint64_t address, uint64_t length, int acc
     return status;
 }
 
+int pvu_dma_check(pvu_dma *dma, uint64_t address, uint64_t length, int access)
+{
+    int status;
+
+    pthread_rwlock_rdlock(&dma->lock);
+    status = check(dma, address, length, access);
+    pthread_rwlock_unlock(&dma->lock);
+    return status;
+}
+
 static bool copy(const pvu_dma *dma, pvu_segment segment, uint8_t *buffer, int access)
 {
     for (size_t at = find(dma, segment.address); segment.length; at++) {
@@ -231,8 +277,8 @@ static bool copy(const pvu_dma *dma, pvu_segment segment, uint8_t *buffer, int a
     return true;
 }
 
-int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
-                 size_t *failed)
+static int copy_all(const pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length,
+                    int access, size_t *failed)
 {
     uint64_t left = length;
     bool by_message = false;
@@ -245,7 +291,7 @@ int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_
     if (left)
         return -EINVAL;
     for (size_t i = 0; i < count; i++) {
-        int status = pvu_dma_check(dma, segments[i].address, segments[i].length, access);
+        int status = check(dma, segments[i].address, segments[i].length, access);
 
         if (status == 0 || (status == -ENXIO && by_message))
             continue;
@@ -264,4 +310,15 @@ int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_
         buffer += segments[i].length;
     }
     return 0;
+}
+
+int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,
+                 size_t *failed)
+{
+    int status;
+
+    pthread_rwlock_rdlock(&dma->lock);
+    status = copy_all(dma, segments, count, buffer, length, access, failed);
+    pthread_rwlock_unlock(&dma->lock);
+    return status;
 }

@@ -322,6 +322,41 @@ def test_memory_that_vanished_is_an_error_and_other_bus_errors_are_as_before(ord
     assert (ran.returncode, ran.stderr.count("Fatal Python error: Bus error")) == (-signal.SIGBUS, 1)
 
 
+THREADS = """
+import os, threading
+from pyvfio_user.bridge.dma import DmaError, GuestMemory
+size = 1 << 20
+fd = os.memfd_create("ram")
+os.ftruncate(fd, size)
+memory = GuestMemory()
+memory.bus_master = True
+stop, copied, refused = threading.Event(), 0, 0
+def copy():
+    global copied, refused
+    buffer = bytearray(b"x" * size)
+    while not stop.is_set():
+        try:
+            memory.write_mapped(0, buffer)
+            copied += 1
+        except DmaError:
+            refused += 1
+thread = threading.Thread(target=copy)
+thread.start()
+while copied < 50 or refused < 50:
+    memory.map(0, size, 3, fd, 0)
+    memory.map(size, size, 3, None, 0)
+    memory.unmap(0, 2 * size)
+stop.set()
+thread.join()
+print("done")
+"""
+
+
+def test_memory_is_unmapped_when_no_thread_copies_it() -> None:
+    ran = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "done\n", "")
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.integers(0, 9 * PAGE), st.integers(0, 9 * PAGE))
 def test_a_copy_reaches_over_adjacent_maps_and_no_further(address: int, length: int) -> None:
