@@ -8,21 +8,25 @@
     found.assert_holds()            # in a test: fails with the card
 
 A device is anything with `write(bar, offset, data)` and `read(bar, offset, size)`; a class of such, or for one that is
-served `InProcess(device).restarted`, makes them. All of this is modelled: what hardware may do, not what some did.
+served `InProcess(device).restarted`, makes them. It raises `RequestFails` for a request that it does not take: a
+failed posted write, of which the guest is told nothing, is then on the card. All of this is modelled: what hardware may
+do, not what some did.
 """
 
 from __future__ import annotations
 
 from .explore import Explored, LitmusFailure, explore
 from .invariants import Arrival, Property, Where, arrives_before, final_image, in_one_block, never_speculated
-from .replay import Outcome, Target
+from .replay import Failed, Outcome, RequestFails, Target
 
 __all__ = [
     "Arrival",
     "Explored",
+    "Failed",
     "LitmusFailure",
     "Outcome",
     "Property",
+    "RequestFails",
     "Target",
     "Where",
     "arrives_before",

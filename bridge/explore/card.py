@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..attributes import MemoryType
-from ..interconnect import Effect, Effects, Order
+from ..interconnect import Effect, Effects, Order, Profile
 from ..interconnect.order import bits
+from ..interconnect.program import DEVICE, MSI_ADDRESS
+from ..interconnect.rules import POSTED
 from ..stream import BarrierKind, Event, Flag, Kind
 from .fixes import Fix
 from .judge import RAISED
@@ -102,7 +104,7 @@ def make_card(explored: Found, shrunk: Shrunk, fixes: Sequence[Fix]) -> Card:
         made=tuple(_label(effect, shrunk) for effect in effects),
         blocks=tuple(tuple(_label(effects[index], shrunk) for index in bits(block)) for block in shrunk.behaviour),
         astray=frozenset(_label(effects[index], shrunk) for pair in shrunk.missing for index in pair),
-        notes=effects.notes,
+        notes=(*effects.notes, *explored.setup.rules.notes, *_of_link(explored.setup.profile)),
     )
 
 
@@ -111,6 +113,14 @@ def type_name(kind: MemoryType | None) -> str:
     if kind is None:
         return "unknown"
     return kind.name.removeprefix("Device-").replace("Normal Non-cacheable", "Normal-NC")
+
+
+def _of_link(profile: Profile | None) -> Iterator[str]:
+    """What is not the memory type's doing."""
+    if profile is not None and profile.link.relaxed:
+        yield f"Needs RO: the link of profile {profile.name} sets Relaxed Ordering [P] 2.4.1."
+    if profile is not None and profile.link.merging:
+        yield f"Needs a host bridge that merges writes to prefetchable BARs: profile {profile.name} [P] 7.5.1.2.1."
 
 
 def _line(shrunk: Shrunk, at: int) -> Line:
@@ -122,7 +132,14 @@ def _line(shrunk: Shrunk, at: int) -> Line:
     if event.data:
         what += f" = {int.from_bytes(event.data, 'little'):#x}"
     if len({each.vcpu for each in shrunk.program.events}) > 1:
-        what = f"vCPU {event.vcpu}: {what}"
+        what = f"{'device' if event.vcpu == DEVICE else f'vCPU {event.vcpu}'}: {what}"
+    if event.vcpu == DEVICE:
+        return Line(
+            label,
+            what,
+            "posted",
+            "one by one, in order [P] 2.4.1" if POSTED in shrunk.order.rules.all() else "in any order",
+        )
     return Line(label, what, type_name(event.type), _permits(event))
 
 
@@ -144,7 +161,9 @@ def _named(event: Event) -> str:
 
 
 def _place(event: Event, offset: int) -> str:
-    return f"{'ram' if event.bar is None else f'bar{event.bar}'}+{offset:#x}"
+    if event.bar is None:
+        return "msi" if offset == MSI_ADDRESS else f"ram+{offset:#x}"
+    return f"bar{event.bar}+{offset:#x}"
 
 
 def _permits(event: Event) -> str:
@@ -179,12 +198,14 @@ def _label(effect: Effect, shrunk: Shrunk) -> str:
 
 def _arrived(shrunk: Shrunk) -> Iterator[str]:
     effects = shrunk.order.effects
+    failed = {each.position: each for each in shrunk.failed}
     for block in shrunk.behaviour:
         members = [effects[index] for index in bits(block)]
         places = ", ".join(f"{each.op.value} {_place(each.event, each.offset)} {each.size}" for each in members)
         made = " (speculative)" if members[0].event.kind is Kind.SPECULATIVE else ""
         labels = " + ".join(_label(each, shrunk) for each in members)
-        yield f"{labels}: {places}{made}{', as one' if len(members) > 1 else ''}"
+        ends = "".join(f"; {failed[each.position]}" for each in members[:1] if each.position in failed)
+        yield f"{labels}: {places}{made}{', as one' if len(members) > 1 else ''}{ends}"
     for each in effects:
         if not each.optional and not sum(shrunk.behaviour) & each.bit:
             yield f"{_label(each, shrunk)}: never, the load was answered from a write buffer"
@@ -210,6 +231,8 @@ def _missing(explored: Found, shrunk: Shrunk) -> Iterator[str]:
 
 def _nothing_orders(one: Effect, two: Effect, gathered: bool) -> str:
     """Why the first need not arrive before the second."""
+    if one.by_device:
+        return "the device's write may still be on its way; nothing that comes behind it is waited for [P] 2.4.1"
     if one.vcpu != two.vcpu:
         return "nothing orders two vCPUs but what one of them waits for [A] B2.3"
     if one.in_ram:

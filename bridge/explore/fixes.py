@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC, MemoryType
 from ..interconnect import Part, Program, dmb, dsb, load, on_vcpu
+from ..interconnect.program import DEVICE
 from ..stream import BAR_CONFIG, Event, Flag, Kind
 from .judge import Setup
 from .search import Found, run
@@ -99,7 +100,7 @@ def _insertions(program: Program, shrunk: Shrunk) -> Iterator[_Change]:
         if behind.element or behind.barrier is not None:
             continue  # within an instruction; or as good behind the barrier that is there
         there = sum(each < position for each in shrunk.positions)
-        for vcpu in {before.vcpu, behind.vcpu}:
+        for vcpu in {before.vcpu, behind.vcpu} - {DEVICE}:
             parts = [(cost, name, make()) for cost, name, make in _BARRIERS]
             if before.kind is Kind.STORE and before.bar not in (None, BAR_CONFIG) and before.vcpu == vcpu:
                 read = load(before.offset, min(before.size, 8), type=before.type, bar=before.bar)

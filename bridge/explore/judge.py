@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import DefinitionError
 from ..interconnect import DEFAULT_LINK, RULES, Behaviour, Effects, Profile, Program, Rules, effects
 from .invariants import Arrival, Invariant, Property, holds
-from .replay import Factory, Outcome, Replay
+from .replay import Factory, Failed, Outcome, Replay
 from .sampling import Passive
 
 LIMIT = 100_000
@@ -56,6 +56,15 @@ class Judge:
             if (why := _breaks(each, outcome)) is not None:
                 found[each.name] = why
         return found
+
+    def failed(self, behaviour: Behaviour) -> tuple[Failed, ...]:
+        """The requests of it that failed in PCIe's way, if a device was asked and did not raise."""
+        if self._replay is None:
+            return ()
+        try:
+            return tuple(self._replay.run(behaviour).failed)
+        except Exception:  # it has been told as the broken invariant
+            return ()
 
 
 def _breaks(invariant: Property, outcome: Outcome) -> str | None:

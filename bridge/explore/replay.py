@@ -8,12 +8,40 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import DefinitionError
 from ..inprocess import InProcess
-from ..interconnect import DEFAULT_LINK, Behaviour, Effect, Effects, Link, Op, Packets, Tlp, TlpKind
+from ..interconnect import DEFAULT_LINK, Behaviour, Effect, Effects, Failure, Link, Op, Packets, Tlp, TlpKind
 from ..interconnect.order import bits
+from ..interconnect.program import MSI_ADDRESS
+from ..stream import BAR_CONFIG
+
+
+class RequestFails(Exception):
+    """What a target raises when it answers a request with an error, or not at all: no broken invariant by itself.
+
+    The guest goes on: a load returns all ones [M] (or is an external abort), a posted write is as if it were done.
+    """
+
+    def __init__(self, failure: Failure = Failure.UNSUPPORTED_REQUEST) -> None:
+        super().__init__(failure.value)
+        self.failure = failure
+
+
+class Failed(NamedTuple):
+    """A request that failed: of the event at this position; whether it was posted; and how."""
+
+    position: int
+    posted: bool
+    failure: Failure
+
+    def __str__(self) -> str:
+        """Who notices, as in `UR: the guest is told nothing; the host may be, by AER or an SError [P] 2.8`."""
+        if self.posted:
+            return f"{self.failure.value}: the guest is told nothing; the host may be, by AER or an SError [P] 2.8"
+        return f"{self.failure.value}: the load gets all ones, or an external abort [P] 2.8"
 
 
 class Target(Protocol):
     """What is explored. `bar` is None for RAM that the device reads by DMA, at a physical address; 0xfe: config space.
+    Only an `InProcess` is asked what is in RAM: of other targets what the program stored there is remembered.
 
     What a method raises is a broken invariant of the device's own; an AssertionError says which one.
     """
@@ -55,11 +83,12 @@ class Outcome:
     """What an invariant may look at: the device after a behaviour, and what the program's loads returned.
 
     `device` is the target itself; of an `InProcess`, the device that it has. `loads` is by position in the program;
-    speculative reads, which return nothing to a program, are not in it.
+    speculative reads, which return nothing to a program, are not in it. `failed`: requests that the device refused.
     """
 
     device: Any
     loads: dict[int, bytes] = field(default_factory=dict)
+    failed: list[Failed] = field(default_factory=list)
 
 
 def accesses_of(effects: Effects, block: int, packets: Packets) -> Iterator[Access]:
@@ -69,8 +98,9 @@ def accesses_of(effects: Effects, block: int, packets: Packets) -> Iterator[Acce
     """
     for index in bits(block):
         effect = effects[index]
-        if effect.in_ram and effect.op is Op.WRITE:
-            yield Access(None, effect.offset, effect.size, _known(effect.data, effect), effect.bit)
+        if effect.in_ram and effect.offset != MSI_ADDRESS:
+            content = None if effect.op is Op.READ else _known(effect.data, effect)
+            yield Access(None, effect.offset, effect.size, content, effect.bit)
     for tlp in packets.of_block(block):
         if tlp.kind is TlpKind.ATOMIC:
             raise DefinitionError(f"effects to replay must be reads and writes, not the atomic {tlp}")
@@ -123,46 +153,72 @@ class Replay:
         self._accesses: dict[int, tuple[Access, ...]] = {}
         self._target: Target | None = None
         self._last: Behaviour = ()
-        self._saved: list[tuple[Any, dict[int, bytes]]] = []
+        self._saved: list[tuple[Any, dict[int, bytes], list[Failed]]] = []
         self._reads = any(effect.op is Op.READ for effect in effects)
 
     def run(self, behaviour: Behaviour) -> Outcome:
         """The outcome of a behaviour. What the target raises is passed on; the next run is not affected."""
-        target, values, first = self._start(behaviour)
-        resumable = isinstance(target, Resumable)
+        target, values, failed, first = self._start(behaviour)
+        resumable, has_ram = isinstance(target, Resumable), isinstance(target, InProcess)
         for at in range(first, len(behaviour)):
             block = behaviour[at]
             accesses = self._accesses.get(block)
             if accesses is None:
                 accesses = self._accesses[block] = (*accesses_of(self._effects, block, self._packets),)
-            for bar, offset, size, data, effects in accesses:
-                if data is not None:
-                    target.write(bar, offset, data)
-                else:
-                    self._returned(values, effects, offset, target.read(bar, offset, size))
+            for access in accesses:
+                bar, offset, size, data, effects = access
+                try:
+                    if data is not None:
+                        target.write(bar, offset, data)
+                    elif bar is None and not has_ram:
+                        self._returned(values, effects, offset, self._stored(behaviour[:at], offset, size))
+                    else:
+                        self._returned(values, effects, offset, target.read(bar, offset, size))
+                except RequestFails as error:
+                    failed.append(self._failed(access, error.failure))
+                    if data is None:
+                        self._returned(values, effects, offset, b"\xff" * size)
             if resumable:
-                self._saved.append((target.save(), dict(values)))  # type: ignore[attr-defined]
+                self._saved.append((target.save(), dict(values), list(failed)))  # type: ignore[attr-defined]
         device = target.device if isinstance(target, InProcess) else target
-        return Outcome(device, self._loads(values, behaviour) if self._reads else {})
+        return Outcome(device, self._loads(values, behaviour) if self._reads else {}, failed)
 
-    def _start(self, behaviour: Behaviour) -> tuple[Target, dict[int, bytes], int]:
-        """The target after as many blocks as it has seen before, what reads returned by then, and that number."""
+    def _failed(self, access: Access, failure: Failure) -> Failed:
+        """Raises DefinitionError for a posted write that times out: nobody waits for it."""
+        posted = access.data is not None and access.bar != BAR_CONFIG
+        if posted and failure is Failure.COMPLETION_TIMEOUT:
+            raise DefinitionError("a request must have a completion to time out, not be a posted write")
+        first = next(bits(access.effects))
+        return Failed(self._effects[first].position, posted, failure)
+
+    def _start(self, behaviour: Behaviour) -> tuple[Target, dict[int, bytes], list[Failed], int]:
+        """The target after as many blocks as it has seen, what reads returned and what failed by then, and how many."""
         if self._target is None or not isinstance(self._target, Resumable):
             self._target = self._factory()
             if isinstance(self._target, Resumable):
-                self._saved = [(self._target.save(), {})]
+                self._saved = [(self._target.save(), {}, [])]
             self._last = behaviour
-            return self._target, {}, 0
+            return self._target, {}, [], 0
         shared = 0
         for one, other in zip(self._last, behaviour, strict=False):
             if one != other or shared + 1 >= len(self._saved):
                 break
             shared += 1
         del self._saved[shared + 1 :]
-        state, values = self._saved[shared]
+        state, values, failed = self._saved[shared]
         self._target.restore(state)
         self._last = behaviour
-        return self._target, dict(values), shared
+        return self._target, dict(values), list(failed), shared
+
+    def _stored(self, arrived: Behaviour, address: int, size: int) -> bytes:
+        """What the program and the device's writes have put into RAM, zeros at first."""
+        value = bytearray(size)
+        for effect in (self._effects[index] for block in arrived for index in bits(block)):
+            if effect.in_ram and effect.data is not None:
+                start, end = max(effect.offset, address), min(effect.end, address + size)
+                if start < end:
+                    value[start - address : end - address] = effect.data[start - effect.offset : end - effect.offset]
+        return bytes(value)
 
     def _returned(self, values: dict[int, bytes], effects: int, offset: int, data: bytes) -> None:
         for effect in map(self._effects.__getitem__, bits(effects)):
@@ -176,7 +232,7 @@ class Replay:
         arrived = sum(behaviour)
         loads: dict[int, bytes] = {}
         for effect in self._effects:
-            if effect.op is Op.READ and not effect.optional and not effect.in_ram:
+            if effect.op is Op.READ and not effect.optional:
                 value = values[effect.index] if arrived & effect.bit else forwarded(self._effects, effect)
                 loads[effect.position] = loads.get(effect.position, b"") + value
         return loads

@@ -12,7 +12,7 @@ from ..interconnect import Behaviour, Dependency, Effects, Order, Program
 from ..interconnect.order import Rows, bits
 from ..stream import Kind
 from .judge import Judge
-from .replay import in_program_order
+from .replay import Failed, in_program_order
 from .sampling import WINDOW, behaviours_of
 from .search import Found
 
@@ -24,8 +24,9 @@ MOST_SEARCHED = 5_000
 class Shrunk:
     """A part of a program, `positions` of its events, and a behaviour that breaks the same invariant.
 
-    `least`: no legal behaviour of it that breaks the invariant is closer to program order. `missing`: pairs of effects;
-    if the first of any one pair had to arrive before the second, the invariant would hold.
+    `failed`: requests in it that fail. `least`: no legal behaviour of it that breaks the invariant is closer to
+    program order. `missing`: pairs of effects; if the first of any one pair had to arrive before the second, the
+    invariant would hold.
     """
 
     program: Program
@@ -35,6 +36,7 @@ class Shrunk:
     message: str
     least: bool
     missing: tuple[tuple[int, int], ...]
+    failed: tuple[Failed, ...] = ()
 
 
 def shrink(explored: Found) -> Shrunk:
@@ -113,7 +115,7 @@ class _Shrinker:
         order = Order(program, self._setup.rules)
         found = behaviours_of(program, self._setup.rules, None)
         if found is not None and found.count <= MOST_SEARCHED:
-            failing = [each for each in found if self._fails(judge, each)]
+            failing = [each for each in found if self._fails(judge, each)] or [self._behaviour]
             self._behaviour = min(failing, key=lambda each: unlikely(each, _ordinary(order.effects)))
             missing, least = _missing(failing, self._behaviour), True
         else:
@@ -122,7 +124,8 @@ class _Shrinker:
                 self._approach(order, judge)
             missing = tuple(_changed(self._behaviour))
         message = judge.broken(self._behaviour)[self._explored.invariant]
-        return Shrunk(program, tuple(self._positions), self._behaviour, order, message, least, missing)
+        failed = judge.failed(self._behaviour)
+        return Shrunk(program, tuple(self._positions), self._behaviour, order, message, least, missing, failed)
 
     def _fails(self, judge: Judge, behaviour: Behaviour) -> bool:
         return self._explored.invariant in judge.broken(behaviour)
@@ -130,12 +133,14 @@ class _Shrinker:
     def _drop_pieces(self, size: int, *, search: bool = False) -> None:
         """Leave out pieces of `size` accesses as long as any can be; then barriers that nothing is before or after.
 
-        Without them the same behaviour must fail, or with `search` any.
+        Without them the same behaviour must fail, or with `search` any. What reads what stays: without it, what is
+        looked at would be another case.
         """
         changed = True
         while changed:
             changed = False
-            accesses = [p for p in self._positions if self._is_access(p)]
+            premises = {position for pair in self._explored.program.reads_from for position in pair}
+            accesses = [p for p in self._positions if self._is_access(p) and p not in premises]
             for end in range(len(accesses), 0, -size):
                 piece = set(accesses[max(0, end - size) : end])
                 kept = [p for p in self._positions if p not in piece]
@@ -182,8 +187,12 @@ class _Shrinker:
             return False
         if self._explored.expected and self._fails(judge, in_program_order(judge.effects)):
             return False
-        if exact and _looser(self._rows(judge.effects), _restricted(self._rows(before), remaining)):
-            return False
+        if exact:
+            order = Order(judge.effects.program, self._setup.rules)
+            if _looser(order.rows, _restricted(self._rows(before, remaining), remaining)):
+                return False
+            if not search and not is_legal(order, behaviour or ()):
+                return False  # what is left out had loosened the rest
         if search and (behaviour := self._failing(judge)) is None:
             return False
         self._positions, self._behaviour, self._judge = positions, behaviour or (), judge
@@ -196,8 +205,10 @@ class _Shrinker:
             return None
         return next((each for each in found if self._fails(judge, each)), None)
 
-    def _rows(self, found: Effects) -> Rows:
-        return Order(found.program, self._setup.rules).rows
+    def _rows(self, found: Effects, remaining: Sequence[int]) -> Rows:
+        """What is permitted of those that remain while the others are there, but for what need not arrive."""
+        order = Order(found.program, self._setup.rules)
+        return order.without(order.optional & ~sum(1 << index for index in remaining))
 
     def _nearest(self, order: Order, judge: Judge) -> bool:
         """Search from program order outwards; False when nothing was found near enough."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..attributes import GRE, PAGE, MemoryType
 from ..errors import DefinitionError
 from ..stream import BAR_CONFIG, Domain, Event, Flag, Kind
-from .program import ST64B, Program
+from .program import DEVICE, MSI_ADDRESS, ST64B, Program
 
 _ST64B_MASK = 0xFFFFFC00
 _NOT_WHOLE = Flag.STRUCTURE | Flag.SVE | Flag.MOPS
@@ -130,6 +130,11 @@ class Effect:
         return self.place is not None and self.place.is_ram
 
     @property
+    def by_device(self) -> bool:
+        """Whether it is a write that the device sent, or an interrupt."""
+        return self.event.vcpu == DEVICE
+
+    @property
     def gathering(self) -> bool:
         """Whether its type permits Gathering; so does a type that is not known."""
         return self.type is None or self.type.gathering
@@ -143,7 +148,15 @@ class Effect:
 
     def __str__(self) -> str:
         """As in `3: W nGnRE bar0+0x40 8`."""
-        where = "ram" if self.in_ram else "?" if self.event.bar is None else f"bar{self.event.bar}"
+        where = (
+            "msi"
+            if self.in_ram and self.offset == MSI_ADDRESS
+            else "ram"
+            if self.in_ram
+            else "?"
+            if self.event.bar is None
+            else f"bar{self.event.bar}"
+        )
         named = "unknown" if self.event.type is None else self.event.type.name.removeprefix("Device-")
         return f"{self.index}: {self.op.value} {named} {where}+{self.offset:#x} {self.size}"
 
@@ -289,7 +302,7 @@ def _effect(
 def _place(event: Event, offset: int, program: Program, model: Model) -> Place | None:
     if event.bar is None and event.peripheral is None:
         cacheable = event.type is not None and event.type.is_write_back
-        return RAM if cacheable and offset in program.ram else None
+        return RAM if cacheable and (offset in program.ram or offset == MSI_ADDRESS) else None
     if event.peripheral is None or event.bar is None:
         return None
     if event.bar == BAR_CONFIG:

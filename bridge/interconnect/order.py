@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..attributes import NGNRNE
 from ..stream import BAR_CONFIG, Barrier, BarrierKind
 from .effects import Effect, Effects, Model, Op, effects
-from .program import DependencyKind, Program
+from .program import MSI_ADDRESS, DependencyKind, Program
 from .rules import RULES, Rule, Rules, in_program_order
 
 
@@ -114,6 +114,18 @@ class ProgramFacts:
     def reads_from(self, first: Effect, second: Effect) -> bool:
         """See `rules.Facts`."""
         return (first.instruction, second.instruction) in self._reads_from
+
+    def handles(self, first: Effect, second: Effect) -> bool:
+        """See `rules.Facts`."""
+        if not first.by_device or first.offset != MSI_ADDRESS or second.by_device or second.optional:
+            return False
+        return any(
+            sent == first.instruction and handler <= second.instruction and second.vcpu == self._vcpu_at(handler)
+            for sent, handler in self._reads_from
+        )
+
+    def _vcpu_at(self, position: int) -> int:
+        return self._effects.program.events[position].vcpu
 
 
 def _closed(rows: list[int]) -> list[int]:

@@ -20,6 +20,11 @@ ST64B = 0xF83F9000
 
 _DOMAINS = {"osh": Domain.OSH, "nsh": Domain.NSH, "ish": Domain.ISH, "": Domain.SY}
 _TYPES = {"": 3, "ld": 1, "st": 2}
+DEVICE = 0xFFFF
+"""The vCPU of what the device itself sends: posted writes to RAM, and interrupts."""
+MSI_ADDRESS = 1 << 63
+"""Where `msi` writes to: to no RAM, and what reads it is whoever takes the interrupt."""
+
 OPTIONS = {
     (domain + kind or "sy"): where << 2 | which for domain, where in _DOMAINS.items() for kind, which in _TYPES.items()
 }
@@ -46,8 +51,11 @@ class Dependency(NamedTuple):
 class Program:
     """Events in an order that keeps each vCPU's own; positions in `events` name them.
 
-    `reads_from` pairs a store to RAM with a load, of another vCPU, that reads it. `ram`: physical addresses that are
-    memory; an event without a BAR and outside them is at an unknown place. Raises DefinitionError.
+    `reads_from` pairs what was sent with what shows that it was: a store to RAM with a load, of another vCPU, that
+    reads it; a write or interrupt of the device's with a load from the device that says so, whose completion is behind
+    it; an interrupt with the first access of its handler; an access with what the device sent because of it. `ram`:
+    physical addresses that are memory; an event without a BAR and outside them is at an unknown place. Raises
+    DefinitionError.
     """
 
     events: tuple[Event, ...]
@@ -70,7 +78,9 @@ class Program:
                 )
         for first, second in self.reads_from:
             one, two = self.events[first], self.events[second]
-            if one.kind not in (Kind.STORE, Kind.ATOMIC) or two.kind not in (Kind.LOAD, Kind.ATOMIC):
+            by_device = (one.vcpu == DEVICE and one.offset == MSI_ADDRESS) or two.vcpu == DEVICE != one.vcpu
+            stored = one.kind in (Kind.STORE, Kind.ATOMIC) and two.kind in (Kind.LOAD, Kind.ATOMIC)
+            if not stored and not by_device:
                 raise DefinitionError(
                     f"reads_from must pair a store with a load, not {one.kind.name} with {two.kind.name}"
                 )
@@ -236,6 +246,16 @@ def ram_store(address: int, size: int = 8, data: bytes | int | None = None, *, f
 def ram_load(address: int, size: int = 8, *, flags: Flag = Flag.NONE) -> Part:
     """A load from RAM (Normal Write-Back)."""
     return load(address, size, type=NORMAL_WB, bar=None, peripheral=None, flags=flags)
+
+
+def dma_write(address: int, size: int = 8, data: bytes | int | None = None) -> Part:
+    """A write of the device's to RAM. It is posted: those of one device arrive in order (PCIe 2.4.1)."""
+    return on_vcpu(DEVICE, ram_store(address, size, data))
+
+
+def msi(vector: int = 0) -> Part:
+    """An interrupt message of the device's: a posted write like any other (PCIe 6.1.4), so behind those before it."""
+    return on_vcpu(DEVICE, ram_store(MSI_ADDRESS, 4, vector))
 
 
 def on_vcpu(vcpu: int, *parts: Part) -> Part:

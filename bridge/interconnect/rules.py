@@ -50,7 +50,10 @@ class Facts(Protocol):
         """Whether a dependency of the program orders the two."""
 
     def reads_from(self, first: Effect, second: Effect) -> bool:
-        """Whether the second reads what the first stored to RAM."""
+        """Whether the second shows that the first was done (`Program.reads_from`)."""
+
+    def handles(self, first: Effect, second: Effect) -> bool:
+        """Whether the first is an interrupt and the second in its handler, or behind it."""
 
 
 Holds = Callable[[Effect, Effect, Facts], bool]
@@ -114,6 +117,16 @@ DSB_ORDERED = Rule(
 READS_FROM = Rule("reads-from", "B2.3.4 Observed-by", Basis.ARCHITECTURE, lambda a, b, facts: facts.reads_from(a, b))
 
 
+def _posted(first: Effect, second: Effect, facts: Facts) -> bool:
+    return first.by_device and in_program_order(first, second)
+
+
+POSTED = Rule("posted", "PCIe 2.4.1: no posted write passes another but with RO", Basis.PCIE, _posted)
+INTERRUPTED = Rule(
+    "interrupted", "D1.3: a handler is behind its interrupt", Basis.MODEL, lambda a, b, f: f.handles(a, b)
+)
+
+
 def _non_reordering(first: Effect, second: Effect, facts: Facts) -> bool:
     one, two = first.type, second.type
     if one is None or two is None or not _at_one_peripheral(first, second) or not in_program_order(first, second):
@@ -139,7 +152,15 @@ def _coherent(first: Effect, second: Effect, facts: Facts) -> bool:
 
 
 def _memory_first(first: Effect, second: Effect, facts: Facts) -> bool:
-    return first.in_ram and (second.in_ram or second.at_device) and facts.ordered_before(first, second)
+    """A load of a register says that the device has sent a write, not that this is in memory; then what is behind the
+    load is (PCIe 2.4.1: a completion does not pass a posted write).
+    """
+    at_device = second.at_device and not first.by_device
+    return first.in_ram and (second.in_ram or at_device) and facts.ordered_before(first, second)
+
+
+def _caused(first: Effect, second: Effect, facts: Facts) -> bool:
+    return first.at_device and second.by_device and facts.reads_from(first, second)
 
 
 def _read_then_memory(first: Effect, second: Effect, facts: Facts) -> bool:
@@ -163,6 +184,7 @@ ORDERED_BEFORE = Rule("ordered-before", "B2.4.1.1 (b)", Basis.ARCHITECTURE, _ord
 SYNCHRONISED = Rule("synchronised", "B2.4.1.1 (c), across vCPUs", Basis.MODEL, _synchronised)
 SAME_LOCATION = Rule("same-location", "B2.10.1, B2.10.2", Basis.ARCHITECTURE, _coherent, weak=True)
 MEMORY_FIRST = Rule("memory-first", "B2.3.4, the device's DMA as observer", Basis.ARCHITECTURE, _memory_first)
+CAUSED = Rule("caused", "an effect is behind its cause", Basis.MODEL, _caused)
 READ_THEN_MEMORY = Rule("read-then-memory", "B2.3.4", Basis.ARCHITECTURE, _read_then_memory)
 READ_BACK = Rule("read-back", "B2.3.12 DSB; PCIe 2.4.1", Basis.ARCHITECTURE, _read_back)
 CONFIGURATION_WRITE = Rule("configuration-write", "B2.10.2.3; PCIe 2.4.1", Basis.ARCHITECTURE, _configuration_write)
@@ -216,8 +238,11 @@ class Rules:
 
     barriers: tuple[Rule, ...] = (BARRIER, ACQUIRE, RELEASE, RELEASE_ACQUIRE)
     dependent: tuple[Rule, ...] = (DEPENDENCY, DSB_ORDERED)
-    observed: tuple[Rule, ...] = (READS_FROM,)
+    observed: tuple[Rule, ...] = (READS_FROM, POSTED, INTERRUPTED)
     arrival: tuple[Rule, ...] = (
+        POSTED,
+        INTERRUPTED,
+        CAUSED,
         NON_REORDERING,
         ORDERED_BEFORE,
         SYNCHRONISED,
@@ -230,10 +255,13 @@ class Rules:
     apart: tuple[Rule, ...] = (DIFFERENT_KINDS, NOT_GATHERING, DIFFERENT_PLACES, CROSSING, IN_MEMORY)
     answered: tuple[Rule, ...] = (FORWARDED,)
     model: Model = field(default=DEFAULT_MODEL)
+    notes: tuple[str, ...] = ()
+    """What a result must say of these rules."""
 
     def all(self) -> tuple[Rule, ...]:
-        """Every rule."""
-        return self.barriers + self.dependent + self.observed + self.arrival + self.apart + self.answered
+        """Every rule, once."""
+        every = self.barriers + self.dependent + self.observed + self.arrival + self.apart + self.answered
+        return tuple(dict.fromkeys(every))
 
     def replaced(self, name: str, *by: Rule) -> Rules:
         """The same, with others, or none, for the rule of this name. Raises DefinitionError."""
@@ -252,6 +280,11 @@ class Rules:
             apart=changed(self.apart),
             answered=changed(self.answered),
         )
+
+    def relaxed(self) -> Rules:
+        """The same, for a device that sets Relaxed Ordering in its writes and interrupts: what they break needs RO."""
+        note = "Needs RO: the device's posted writes pass each other only with Relaxed Ordering set [P] 2.4.1."
+        return replace(self.replaced(POSTED.name), notes=(*self.notes, note))
 
     def with_model(self, model: Model) -> Rules:
         """The same, with other choices where the specifications leave them."""

@@ -13,7 +13,19 @@ from math import factorial
 import pytest
 
 from pyvfio_user.bridge.attributes import NGNRE, NGNRNE, NGRE, NORMAL_NC
-from pyvfio_user.bridge.interconnect import Program, behaviours, burst, dmb, dsb, load, ram_store, store
+from pyvfio_user.bridge.interconnect import (
+    Program,
+    behaviours,
+    burst,
+    dma_write,
+    dmb,
+    dsb,
+    load,
+    msi,
+    on_vcpu,
+    ram_store,
+    store,
+)
 from pyvfio_user.bridge.interconnect.effects import DEFAULT_MODEL, Effect
 from pyvfio_user.bridge.interconnect.rules import RULES, Facts, Holds, Rule, Rules, in_program_order
 from pyvfio_user.bridge.stream import BAR_CONFIG, BarrierKind, Domain, Flag
@@ -38,6 +50,11 @@ COUNTS: Mapping[str, tuple[Program, int]] = {
     "a write of configuration space": (
         Program.of(store(4, 4, bar=BAR_CONFIG, type=NGNRNE), dsb(), store(0, peripheral=8)), 1
     ),
+    "two writes of the device": (Program.of(dma_write(0), dma_write(8)), 1),
+    "an interrupt and its handler": (Program.of(msi(), store(0), store(8), reads_from=[(0, 1)]), 1),
+    "an interrupt and another CPU": (Program.of(msi(), on_vcpu(1, store(0)), store(8), reads_from=[(0, 2)]), 3),
+    "a doorbell and what it causes": (Program.of(store(0), dma_write(0), reads_from=[(0, 1)]), 1),
+    "a register and what it tells of": (Program.of(dma_write(0), load(0), reads_from=[(0, 1)]), 2),
     "two functions and a DSB": (Program.of(store(0), dsb(), store(0, peripheral=8)), 2),
 }  # fmt: skip
 
@@ -71,7 +88,7 @@ def test_counts(name: str) -> None:
 
 COUNTED = {
     *("different-kinds", "not-gathering", "different-places", "crossing", "in-memory"),
-    *("read-back", "configuration-write"),
+    *("read-back", "configuration-write", "posted", "interrupted", "caused"),
 }
 """The rules that only counts can see."""
 
@@ -105,6 +122,14 @@ def _dmb_st(first: Effect, second: Effect, facts: Facts) -> bool:
     """As if DMB ST ordered a load that comes after it."""
     as_store = replace(second, op=first.op)
     return first.writes and facts.fenced(first, as_store, BarrierKind.DMB)
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES.all()])
+def test_a_rule_that_always_holds_is_caught(name: str, judged: Judged) -> None:
+    """The other direction: of what is in program order, and by what is made, nothing is left free."""
+    rules = also(name, lambda a, b, facts: in_program_order(a, b))
+    assert by_counts(rules)
+    assert name in COUNTED or by_herd(rules, judged)
 
 
 MUTANTS: Mapping[str, Rules] = {

@@ -7,6 +7,7 @@ import pytest
 from pyvfio_user.bridge.attributes import GRE, NGNRE, NGRE, NORMAL_NC
 from pyvfio_user.bridge.errors import DefinitionError
 from pyvfio_user.bridge.explore.replay import Access, Replay, accesses_of
+from pyvfio_user.bridge.inprocess import InProcess
 from pyvfio_user.bridge.interconnect import (
     DEFAULT_LINK,
     Behaviours,
@@ -15,13 +16,16 @@ from pyvfio_user.bridge.interconnect import (
     Packets,
     Program,
     atomic,
+    dma_write,
     effects,
     load,
+    msi,
     ram_load,
     ram_store,
     store,
 )
 from pyvfio_user.bridge.stream import Flag
+from pyvfio_user.devices.upcase import Upcase
 
 
 class Log:
@@ -80,10 +84,11 @@ class TestAccesses:
         found = effects(Program.of(load(0, 4), load(4, 4), load(0, 4)))
         assert accesses(found, 0b111) == [Access(0, 0, 8, None, 0b111)]
 
-    def test_loads_of_ram_do_not_reach_the_device(self) -> None:
-        found = effects(Program.of(ram_load(0x1000), ram_store(0x1000, 4, 1)))
-        assert accesses(found, 0b01) == []
+    def test_ram_is_reached_too_but_interrupts_are_not_in_it(self) -> None:
+        found = effects(Program.of(ram_load(0x1000), ram_store(0x1000, 4, 1), msi()))
+        assert accesses(found, 0b01) == [Access(None, 0x1000, 8, None, 0b01)]
         assert accesses(found, 0b10) == [Access(None, 0x1000, 4, b"\1\0\0\0", 0b10)]
+        assert accesses(found, 0b100) == []
 
     def test_an_atomic_cannot_be_replayed(self) -> None:
         with pytest.raises(
@@ -105,6 +110,20 @@ class TestOutcomes:
         program = Program.of(store(0, 4, type=NGNRE), load(8, 4, type=NGNRE), load(16, 16, type=NGNRE))
         outcome = Replay(effects(program), Log).run((1, 2, 4, 8))
         assert outcome.loads == {1: b"\1" * 4, 2: b"\2" * 8 + b"\3" * 8}
+
+    def test_a_load_of_ram_returns_what_is_there_by_then(self) -> None:
+        program = Program.of(dma_write(0x1000, 8, b"abcdefgh"), ram_store(0x1004, 4, b"WXYZ"), ram_load(0x1000))
+        replay = Replay(effects(program), Log)
+        assert replay.run((1, 2, 4)).loads == {2: b"abcdWXYZ"}
+        assert replay.run((2, 1, 4)).loads == {2: b"abcdefgh"}
+        assert replay.run((2, 4, 1)).loads == {2: b"\0\0\0\0WXYZ"}
+
+    def test_a_load_of_the_device_s_ram(self) -> None:
+        with InProcess(Upcase(), ram=[range(0x4000_0000, 0x4000_1000)]) as device:
+            ring = [store(0, 8, 0x4000_0000), store(8, 2, 4), store(0x10, 4, 1)]
+            program = Program.of(ram_store(0x4000_0000, 4, b"abcd"), *ring, ram_load(0x4000_0000, 4))
+            replay = Replay(effects(program), device.restarted)
+            assert replay.run((1, 2, 4, 8, 16)).loads == {4: b"ABCD"}
 
     def test_gathered_loads_get_one_answer(self) -> None:
         program = Program.of(load(0, 4, type=NORMAL_NC), load(0, 4, type=NORMAL_NC))

@@ -15,11 +15,13 @@ from pyvfio_user.bridge.interconnect.program import (
     Program,
     atomic,
     dgh,
+    dma_write,
     dmb,
     dsb,
     isb,
     ldar,
     load,
+    msi,
     on_vcpu,
     pair,
     ram_load,
@@ -322,6 +324,9 @@ OF_ALL_RULES = (
     Program.of(nc(0), store(0, type=NORMAL_NC, bar=2)),
     Program.of(nc(0xFF8), nc(0x1000)),
     Program.of(nc(0), load(0, type=NORMAL_NC)),
+    Program.of(dma_write(0), dma_write(8)),
+    Program.of(msi(), dev(0), reads_from=[(0, 1)]),
+    Program.of(dev(0), dma_write(0), reads_from=[(0, 1)]),
 )
 
 
