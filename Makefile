@@ -17,11 +17,12 @@ STAMPS := $(VENV)/stamps
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup qemu matrix test bench soak check fuzz fuzz-faults sanitize analyse mypy-tree wheel clean
+.PHONY: help setup qemu matrix test kernel bench soak check fuzz fuzz-faults sanitize analyse mypy-tree wheel clean
 
 help:
 	@echo 'make matrix   run every attribute scheme against the probe device; table, out/matrix.json, out/matrix.html'
 	@echo 'make test     run all tests'
+	@echo 'make kernel   build the Linux that has every attribute scheme, once; make test does it first'
 	@echo 'make bench    measure the server against what the operating system costs: a table and out/bench.json'
 	@echo 'make check    ruff, ruff format and mypy --strict'
 	@echo 'make soak     10,000 connects and SOAK_SECONDS of a QEMU that resets and hot-plugs: what the server keeps'
@@ -38,8 +39,11 @@ matrix: setup
 	@mkdir -p out
 	$(BIN)/pyvfio-user matrix $(MATRIX)
 
-test: setup
+test: setup kernel
 	$(BIN)/pytest $(PYTEST)
+
+kernel: setup
+	@$(BIN)/pyvfio-user kernel --quiet
 
 bench: setup
 	$(BIN)/python -m tests.bench $(BENCH)

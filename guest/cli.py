@@ -9,6 +9,7 @@ import click
 
 from ..bridge.errors import DefinitionError, StreamError
 from .catalogue import UnknownDevice
+from .commands.kernel import kernel
 from .commands.kvm import kvm
 from .commands.matrix import matrix
 from .commands.parts import doctor, machines, setup
@@ -57,5 +58,5 @@ def main() -> None:
     """PCIe devices in Python over vfio-user, and guests that exercise every Arm memory type against them."""
 
 
-for _command in (serve, qemu, trace, matrix, kvm, push, machines, doctor, setup):
+for _command in (serve, qemu, trace, matrix, kvm, kernel, push, machines, doctor, setup):
     main.add_command(_command)

@@ -21,6 +21,7 @@ from .provision.cache import cache_directory
 from .provision.compiler import find_compiler
 from .provision.errors import ProvisionError
 from .provision.herd import find_herd
+from .provision.kernel_build import find_built_kernel
 from .provision.qemu import find_qemu
 from .tracing import API_VERSION, require_api
 
@@ -101,6 +102,16 @@ def _tracer() -> Finding:
     return Finding("tracer", "QEMU's plugin API", str(API_VERSION), optional=True)
 
 
+def _built_kernel() -> Finding:
+    kernel = find_built_kernel()
+    part = "kernel of the schemes"
+    if kernel is None:
+        return Finding(
+            part, "", "", "`make kernel` builds it; only `--kernel schemes` and the tests need it", optional=True
+        )
+    return Finding(part, str(kernel.image), kernel.release)
+
+
 def _herd() -> Finding:
     herd = find_herd()
     if herd is None:
@@ -125,6 +136,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _compiler,
     _tracer,
     _herd,
+    _built_kernel,
     _browser,
 )
 

@@ -8,6 +8,7 @@
 #include "vmm.h"
 
 #define MAP_WRITECOMBINE 0x200000 /* with MAP_SHARED_VALIDATE */
+#define MAP_CACHEABLE 0x400000
 #define SLOT_NORMAL_NC (1u << 3)  /* KVM_MEM_NORMAL_NC */
 #define ATTRIBUTE_WC (1ull << 4)  /* KVM_MEMORY_ATTRIBUTE_WC */
 #define ATTRIBUTE_SPECULATE (1ull << 5)
@@ -31,8 +32,10 @@ int ask_mapping(uint8_t *at, uint64_t size, int file, uint64_t offset, uint32_t 
 {
     uint64_t half = size / PAGE / 2 * PAGE;
 
-    if (ask & ASK_WRITE_COMBINE && (is("mmap-writecombine") || is("mmap-writecombine-vetted"))) {
-        if (map(at, size, MAP_SHARED_VALIDATE | MAP_WRITECOMBINE, file, offset) != MAP_FAILED)
+    if (ask & (ASK_WRITE_COMBINE | ASK_CACHEABLE) && (is("mmap-writecombine") || is("mmap-writecombine-vetted"))) {
+        int flags = MAP_SHARED_VALIDATE | (ask & ASK_CACHEABLE ? MAP_CACHEABLE : MAP_WRITECOMBINE);
+
+        if (map(at, size, flags, file, offset) != MAP_FAILED)
             return 0;
         if (errno != EPERM)
             return -1;

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+_LONG_SECONDS = 15.0
+
 
 class Progress:
     """Shows the steps of a set-up, on standard error unless a console is given."""
@@ -33,5 +35,17 @@ class Progress:
                 yield lambda share: bar.update(task, completed=share)
         else:
             self.note(f"{title} ...")
-            yield lambda share: None
+            yield self._quarters(title, start)
         self.note(f"{title}: {time.monotonic() - start:.1f} s")
+
+    def _quarters(self, title: str, start: float) -> Callable[[float], None]:
+        """A function that prints a line at each quarter of a step that takes longer than some seconds."""
+        due = [0.75, 0.5, 0.25]
+
+        def share(done: float) -> None:
+            if due and done >= due[-1]:
+                quarter = due.pop()
+                if time.monotonic() - start > _LONG_SECONDS:
+                    self.note(f"{title}: {quarter:.0%}")
+
+        return share

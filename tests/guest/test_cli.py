@@ -73,10 +73,12 @@ def test_help_lists_the_commands() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.output.partition("Commands:\n")[2].splitlines()]
-    assert commands == ["doctor", "kvm", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"]
+    assert commands == ["doctor", "kernel", "kvm", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"]
 
 
-@pytest.mark.parametrize("command", ["doctor", "kvm", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"])
+@pytest.mark.parametrize(
+    "command", ["doctor", "kernel", "kvm", "machines", "matrix", "push", "qemu", "serve", "setup", "trace"]
+)
 def test_every_command_has_help(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
