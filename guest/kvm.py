@@ -41,9 +41,9 @@ _OPS = tuple(op for op in FULL if op.access is not Access.EXCLUSIVE)
 """An interrupt of the host's between the load and the store of an exclusive pair makes the store fail, as it may."""
 _FULL = ("wc-trapped", "wc-mapped")
 """Ranges whose battery is the full one: the others have a short one."""
-_TYPES = MEMORY_TYPES[:-1]
+TYPES = MEMORY_TYPES[:-1]
 """A virtual machine is not given memory tagging, so that the tagged type is reserved there."""
-_DEVICE, _NC = "04", "44"
+DEVICE_TYPE, NC_TYPE = "04", "44"
 
 Progress = Callable[[int, int, str], None]
 
@@ -64,6 +64,8 @@ class KernelJob(msgspec.Struct, frozen=True, tag=True):
     expected: str | None = None
     ranges: tuple[str, ...] = ()
     append: str = ""
+    schemes: tuple[str, ...] = ()
+    """Those that this one kernel has, to be chosen by its parameter."""
 
     @property
     def title(self) -> str:
@@ -77,7 +79,7 @@ class KernelJob(msgspec.Struct, frozen=True, tag=True):
         return LinuxImage(Path(self.image), modules, config, self.append)
 
 
-class _Site(NamedTuple):
+class Site(NamedTuple):
     """A way to map ranges. ``installed`` has, by range, the stage 2 and the host's type that it should have."""
 
     way: str
@@ -102,7 +104,7 @@ async def run_kernel(job: KernelJob, progress: Progress, probe: Probe | None = N
     progress(0, len(_STEPS), _STEPS[0])
     try:
         async with booted_linux(job.files, job.cpu, ("vfio", "sysfs"), [Upcase()], probe) as up:
-            run = _Run(job, up, progress)
+            run = KernelRun(job, up, progress)
             await run.vfio()
             await up.guest.off()
             await run.sysfs()
@@ -113,7 +115,7 @@ async def run_kernel(job: KernelJob, progress: Progress, probe: Probe | None = N
     return run.result()
 
 
-class _Run:
+class KernelRun:
     """One boot."""
 
     def __init__(self, job: KernelJob, up: BootedLinux, progress: Progress) -> None:
@@ -125,6 +127,7 @@ class _Run:
         self.lanes: list[KvmLane] = []
         self.findings: list[Finding] = []
         self.identity = Identity(None, (), "", "")
+        self.case = "asking"
         self.fwb = False
         self.features: frozenset[str] = frozenset()
 
@@ -140,14 +143,14 @@ class _Run:
         self._next("vfio")
         lane = await self._lane()
         everything = Installation({name: Patch(_place(name), 1, None) for name in PLACES if name != "platform"})
-        look = await self._map(lane, _Site("vfio", "policy", everything))
+        look = await self._map(lane, Site("vfio", "policy", everything))
         lane.fwb = self.fwb = look.tables.fwb
         self._identify(lane, {name: _found(lane, look, patch.place) for name, patch in everything.patches.items()})
         decision = decide(self.judged_by, self.fwb)
         await self._policy(lane, decision)
         self._next("vfio pieces")
         pieces = Installation({name: installation(decision).patches[name] for name in _PIECES})
-        await self._site(lane, _Site("vfio pieces", "policy", pieces, whole=False))
+        await self._site(lane, Site("vfio pieces", "policy", pieces, whole=False))
         self._next("ram")
         await self._site(lane, self._control("ram", "positive control", NORMAL_WB, Backing.RAM))
         self._next("rules and scenarios")
@@ -188,12 +191,12 @@ class _Run:
         elif expected not in (None, identity.scheme):
             lane.problem(f"Linux {self.job.release}", f"the scheme must be {expected}, not {identity.scheme}")
 
-    def _control(self, way: str, role: str, kind: MemoryType, backing: Backing) -> _Site:
+    def _control(self, way: str, role: str, kind: MemoryType, backing: Backing) -> Site:
         place = replace(_place(_CONTROL), silent=backing is Backing.RAM)
         patch = Patch(place, encode_stage2(kind, self.fwb), None)
-        return _Site(way, role, Installation({_CONTROL: patch}), backing, whole=False)
+        return Site(way, role, Installation({_CONTROL: patch}), backing, whole=False)
 
-    async def _map(self, lane: KvmLane, site: _Site) -> Look:
+    async def _map(self, lane: KvmLane, site: Site) -> Look:
         """Map a site's ranges and read the descriptors."""
         await lane.map(site.installed, _ranges(site), f"Linux {self.job.release}, {site.way}")
         return await lane.look(self.up.stub, [patch.place for patch in site.installed.patches.values()])
@@ -201,43 +204,43 @@ class _Run:
     async def _policy(self, lane: KvmLane, decision: Decision) -> None:
         """Cells, host cells and proofs of all that the kernel decides by itself."""
         patches = {name: patch for name, patch in installation(decision).patches.items() if not patch.place.platform}
-        site = _Site("vfio", "policy", Installation(patches))
+        site = Site("vfio", "policy", Installation(patches))
         look = await self._map(lane, site)
         for name, patch in patches.items():
             leaf = self._leaf(lane, site, look, name)
             if not self._wanted(name) and not name.startswith(GAP):
                 continue
             self.host.append(self._host_cell(lane, look, name, patch))
-            for s1 in _TYPES:
+            for s1 in TYPES:
                 if name.startswith(GAP):
                     self.cells.append(self._cell(lane, name, patch, leaf, s1, None))
                     continue
                 ops, size = (_OPS, "full") if name in _FULL else (SHORT, "short")
                 ran = await self._battery(lane, site, name, s1, ops, size)
                 self.cells.append(self._cell(lane, name, patch, leaf, s1, ran))
-                if str(s1) == _NC and leaf is not None:
+                if str(s1) == NC_TYPE and leaf is not None:
                     self._prove(lane, site, name, leaf, ran)
 
-    async def _site(self, lane: KvmLane, site: _Site) -> None:
+    async def _site(self, lane: KvmLane, site: Site) -> None:
         """Batteries and proofs of other ways to map."""
         look = await self._map(lane, site)
         for name in site.installed.patches:
             leaf = self._leaf(lane, site, look, name)
-            for s1 in _TYPES:
-                if str(s1) in (_DEVICE, _NC):
+            for s1 in TYPES:
+                if str(s1) in (DEVICE_TYPE, NC_TYPE):
                     ran = await self._battery(lane, site, name, s1, SHORT, "short")
-                    if str(s1) == _NC and leaf is not None:
+                    if str(s1) == NC_TYPE and leaf is not None:
                         self._prove(lane, site, name, leaf, ran)
 
     async def _battery(
-        self, lane: KvmLane, site: _Site, name: str, s1: MemoryType, ops: tuple[Op, ...], size: str
+        self, lane: KvmLane, site: Site, name: str, s1: MemoryType, ops: tuple[Op, ...], size: str
     ) -> Ran:
         return await lane.guest_battery(name, s1, ops, size, f"{self._where(site, name)}, s1={s1}")
 
-    def _where(self, site: _Site, name: str) -> str:
+    def _where(self, site: Site, name: str) -> str:
         return f"Linux {self.job.release}, {site.way}, {name}"
 
-    def _leaf(self, lane: KvmLane, site: _Site, look: Look, name: str) -> Descriptor | None:
+    def _leaf(self, lane: KvmLane, site: Site, look: Look, name: str) -> Descriptor | None:
         """The descriptor that all pages of a range have; it must be the one that is wanted."""
         patch, where = site.installed.patches[name], self._where(site, name)
         leaf = _common(_pages(lane, look, patch.place))
@@ -255,7 +258,7 @@ class _Run:
     ) -> Cell:
         architecture = str(combine(s1, patch.stage2, self.fwb))
         cell = Cell(
-            "kvm", self.job.cpu, int(self.fwb), self.judged_by, "asking", name, str(s1), f"{patch.stage2:x}",
+            "kvm", self.job.cpu, int(self.fwb), self.judged_by, self.case, name, str(s1), f"{patch.stage2:x}",
             architecture, *self._effective(s1, leaf, architecture), Verdict.UNOBSERVABLE, kernel=self.job.release,
             note="what QEMU makes of stage 1 and the descriptor in memory: PAR_EL1 shows stage 1 alone",
         )  # fmt: skip
@@ -279,7 +282,7 @@ class _Run:
     def _host_cell(self, lane: KvmLane, look: Look, name: str, patch: Patch) -> HostCell:
         """The VMM's own mapping."""
         cell = HostCell(
-            "kvm", self.job.cpu, int(self.fwb), self.judged_by, "asking", name, str(patch.host), None,
+            "kvm", self.job.cpu, int(self.fwb), self.judged_by, self.case, name, str(patch.host), None,
             Verdict.UNOBSERVABLE, Verdict.UNOBSERVABLE, kernel=self.job.release,
             note="the VMM's own stage 1, found in memory",
         )  # fmt: skip
@@ -294,7 +297,7 @@ class _Run:
         verdict = Verdict.AGREE if kind == patch.host else Verdict.DISAGREE
         return msgspec.structs.replace(cell, observed=str(kind) if kind else None, verdict=verdict)
 
-    def _prove(self, lane: KvmLane, site: _Site, name: str, leaf: Descriptor, ran: Ran) -> None:
+    def _prove(self, lane: KvmLane, site: Site, name: str, leaf: Descriptor, ran: Ran) -> None:
         patch = site.installed.patches[name]
         normal = not combine(NORMAL_NC, leaf.memattr, self.fwb).is_device
         found = quarrel(leaf.memattr, normal=normal, seen=lane.seen)
@@ -349,7 +352,7 @@ def _place(name: str) -> Place:
     return PLACES[name]
 
 
-def _ranges(site: _Site) -> list[Range]:
+def _ranges(site: Site) -> list[Range]:
     """What the VMM is told: the ranges one by one, or each BAR in one piece; BAR 0 always, for its registers."""
     whole = [Range(bar.index, 0, bar.size // PAGE, Backing.DEVICE, 0, Asked.NOTHING) for bar in LAYOUT.bars]
     if site.whole:

@@ -50,10 +50,10 @@ def choose_jobs(
     if not kernels and "kvm" in lanes:
         kernels = tuple(EXPECTED)
     elif not kernels and not lanes:
-        kernels = [name for name in cached_kernels() if not schemes or EXPECTED[name] in schemes]
+        kernels = [name for name in cached_kernels() if not schemes or EXPECTED.get(name) in (*schemes, None)]
     elif lanes and "kvm" not in lanes:
         kernels = ()
-    return [*jobs, *kernel_jobs(kernels, cpus, ranges)]
+    return [*jobs, *kernel_jobs(kernels, cpus, ranges, schemes=schemes)]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from .errors import KernelError, MatrixError
 from .hello import Hello
 from .jobs import Job, JobResult, Progress, Runner
 from .kvm import KernelJob, run_kernel
+from .kvm_schemes import run_schemes
 from .lanes.el2 import El2Lane
 from .plan import Fault
 from .script import Space
@@ -60,7 +61,7 @@ async def run_job(job: AnyJob, progress: Progress, probe: Probe | None = None) -
     Raises what `booted` or `run_kernel` raises.
     """
     if isinstance(job, KernelJob):
-        return await run_kernel(job, progress, probe)
+        return await (run_schemes if job.schemes else run_kernel)(job, progress, probe)
     async with booted(job.cpu, probe) as up:
         if job.fwb and "fwb" not in up.hello.features:
             raise ValueError(f"CPU must have FEAT_S2FWB to run with FWB=1, not {job.cpu}")

@@ -20,7 +20,7 @@ AS_EXPECTED, OTHERWISE, UNTESTED = 0, 1, 125
     multiple=True,
     required=True,
     metavar="V|IMAGE",
-    help="A kernel of Debian's (6.1, 6.12, 7.3), or the path of an arm64 Image; repeatable.",
+    help="A kernel of Debian's (6.1, 6.12, 7.3), schemes (built here), or the path of an arm64 Image; repeatable.",
 )
 @click.option("--modules", type=click.Path(path_type=Path, exists=True), help="The folder of an Image's modules.")
 @click.option("--config", type=click.Path(path_type=Path, exists=True), help="An Image's .config.")

@@ -23,7 +23,7 @@ from .common import console, make_room, run
     "kernels",
     multiple=True,
     metavar="V|IMAGE",
-    help="For lane kvm: a kernel of Debian's (6.1, 6.12, 7.3), fetched once, or the path of an Image; repeatable.",
+    help="For lane kvm: 6.1, 6.12, 7.3 (Debian's), schemes (built here), or the path of an Image; repeatable.",
 )
 @click.option(
     "--scheme", "schemes", multiple=True, metavar="S", help="A scheme (default: all), or all-pairs; repeatable."

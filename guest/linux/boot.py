@@ -27,8 +27,8 @@ from .config import MODULES, check_config, machine_for, read_config, unobservabl
 from .initramfs import archive
 from .modules import load_order
 
-_TIMEOUT = 120.0
-"""Seconds after which a run's QEMU is ended, whatever it does."""
+_TIMEOUT, _TIMEOUT_WAY = 120.0, 15.0
+"""Seconds, and more for each way to run the VMM, after which a run's QEMU is ended, whatever it does."""
 _BASE = "console=ttyAMA0 loglevel=3 panic=-1 hugepages=8 iommu.passthrough=1"
 
 
@@ -107,7 +107,7 @@ async def booted_linux(
         async with contextlib.AsyncExitStack() as stack:
             for device, socket in zip(devices, sockets, strict=True):
                 await stack.enter_async_context(serve(device, socket))
-            vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT))
+            vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT + _TIMEOUT_WAY * len(ways)))
             guest = Guest(probe.mailbox, vm.bounded)
             stub, behind = GdbStub(folder / "gdb"), machine == "kvm"
             yield BootedLinux(guest, probe, stub, vm, shlex.join(command), behind, unobservable(options))

@@ -1,0 +1,139 @@
+"""Every scheme on one kernel that has them all: chosen by a parameter, asked in its own way, held to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
+from ..devices.probe import Probe
+from ..devices.probe_map import Reg
+from .battery import SHORT
+from .errors import MatrixError, QemuError
+from .identify import Identity
+from .jobs import CHANGED_PAGE, JobResult
+from .kvm import DEVICE_TYPE, NC_TYPE, TYPES, KernelJob, KernelRun, Progress, Site
+from .lanes.installation import Installation
+from .lanes.kvm import Backing, KvmLane, Look
+from .layout import DRIVER, GAP, LAYOUT, REQUEST, installation
+from .linux.boot import booted_linux
+from .linux.failures import explain
+from .operation import PAGE
+from .plan import Asked, Range
+from .script import Space
+
+BUILT = tuple(name for name in SCHEMES if name not in ("cacheable-follow", "vfio-wc-uapi"))
+"""The schemes of guest/linux/patches. One of the others is shown by the real nvgrace-gpu; one is nothing to KVM."""
+_WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
+
+
+async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
+    """Boot the kernel once; for each of the job's schemes a VMM of its own. Raises as `run_kernel` does."""
+    steps = ["booting", *job.schemes]
+    progress(0, len(steps), steps[0])
+    results = []
+    try:
+        async with booted_linux(job.files, job.cpu, [f"vfio:{name}" for name in job.schemes], probe=probe) as up:
+            for step, name in enumerate(job.schemes, start=1):
+                progress(step, len(steps), name)
+                own = msgspec.structs.replace(job, release=f"{job.release} ({name})", expected=name)
+                run = SchemeRun(own, up, progress)
+                await run.cases(name)
+                results.append(run.result())
+                await up.guest.off()
+            await up.vm.wait()
+    except QemuError as error:
+        raise MatrixError(explain(str(error))) from error
+    return _together(results)
+
+
+class SchemeRun(KernelRun):
+    """One scheme: a VMM that asks for what the device stands, one that asks for nothing, and a page that is opened."""
+
+    async def cases(self, scheme: str) -> None:
+        """All cases in which the scheme decides something of its own."""
+        lane = await self._lane()
+        self.up.probe.bar0.wc_safe = 0
+        tables = (await self._look(lane, settled(SCHEMES[scheme], Situation(LAYOUT, REQUEST, DRIVER)))).tables
+        lane.fwb = self.fwb = tables.fwb
+        host = Host(fwb=self.fwb)
+        asking = settled(SCHEMES[scheme], Situation(LAYOUT, REQUEST, DRIVER, host))
+        await self._case(lane, "asking", asking)
+        nothing = settled(SCHEMES[scheme], Situation(LAYOUT, NOTHING, DRIVER, host))
+        if nothing.pieces != asking.pieces:
+            await self._case(lane, "nothing", nothing)
+        adaptation = SCHEMES[scheme].adapt(asking, Change("dynamic", CHANGED_PAGE))
+        if adaptation.changed:
+            await lane.guest.write(Space.MMIO, 4, lane.hello.physical(0, Reg.WC_SAFE), 1 << CHANGED_PAGE)
+            await self._case(lane, "changed", adaptation.decision)
+        wrong = lane.tally.problems[:1]
+        self.identity = Identity(None if wrong else scheme, (), scheme, wrong[0] if wrong else "")
+
+    async def _look(self, lane: KvmLane, decision: Decision) -> Look:
+        """Have a decision's pieces mapped and asked for, and read what the kernel made of them."""
+        installed = _installed(decision)
+        await lane.map(installed, [*_ranges(decision)], f"Linux {self.job.release}")
+        return await lane.look(self.up.stub, [patch.place for patch in installed.patches.values()])
+
+    async def _case(self, lane: KvmLane, case: str, decision: Decision) -> None:
+        self.case = case
+        look = await self._look(lane, decision)
+        site = Site(_WAYS[case], "policy", _installed(decision))
+        for name, patch in site.installed.patches.items():
+            leaf = self._leaf(lane, site, look, name)
+            self.host.append(self._host_cell(lane, look, name, patch))
+            for s1 in TYPES:
+                if name.startswith(GAP) or str(s1) not in (DEVICE_TYPE, NC_TYPE):
+                    self.cells.append(self._cell(lane, name, patch, leaf, s1, None))
+                    continue
+                ran = await self._battery(lane, site, name, s1, SHORT, "short")
+                self.cells.append(self._cell(lane, name, patch, leaf, s1, ran))
+                if str(s1) == NC_TYPE and leaf is not None:
+                    self._prove(lane, site, name, leaf, ran)
+
+
+def _installed(decision: Decision) -> Installation:
+    patches = installation(decision).patches
+    return Installation({name: patch for name, patch in patches.items() if not patch.place.platform})
+
+
+def _ranges(decision: Decision) -> Iterator[Range]:
+    """What the VMM is told: each piece by itself, and what it is to ask the kernel for there."""
+    for piece in decision.pieces:
+        if piece.bar is not None:
+            asked = _asked(decision.situation, piece)
+            yield Range(piece.bar, piece.offset, piece.size // PAGE, Backing.DEVICE, 0, asked)
+
+
+def _asked(situation: Situation, piece: Piece) -> Asked:
+    ask = situation.request.ask(LAYOUT.find(piece.range))
+    asked = Asked.NOTHING
+    if ask.write_combine or (piece.range, piece.first_page) in situation.granted:
+        asked |= Asked.WRITE_COMBINE
+    if ask.speculation:
+        asked |= Asked.SPECULATION
+    return asked | (Asked.CACHEABLE if ask.cacheable else Asked.NOTHING)
+
+
+def _together(results: Iterable[JobResult]) -> JobResult:
+    """The results of several runs on one boot as one."""
+    each = list(results)
+    shown: dict[str, int] = {}
+    for result in each:
+        for key, count in result.shown.items():
+            shown[key] = shown.get(key, 0) + count
+    return JobResult(
+        tuple(cell for result in each for cell in result.cells),
+        tuple(cell for result in each for cell in result.host),
+        {key: battery for result in each for key, battery in result.batteries.items()},
+        tuple(problem for result in each for problem in result.problems),
+        shown,
+        {key: where for result in each for key, where in result.missed.items() if key not in shown},
+        sum(result.experiments for result in each),
+        sum(result.transactions for result in each),
+        each[0].features,
+        each[0].command,
+        tuple(kernel for result in each for kernel in result.kernels),
+        tuple(proof for result in each for proof in result.proofs),
+    )

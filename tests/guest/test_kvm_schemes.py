@@ -1,0 +1,103 @@
+"""Every scheme as a kernel that boots: its stage 2 and the host's own mapping, held to the proposals by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NORMAL_NC
+from pyvfio_user.bridge.schemes import SCHEMES
+from pyvfio_user.devices.probe_map import RANGES
+from pyvfio_user.guest.claims import CLAIMS
+from pyvfio_user.guest.cli import main
+from pyvfio_user.guest.kvm_schemes import BUILT
+from pyvfio_user.guest.provision.kernel_build import provide_built_kernel
+from pyvfio_user.guest.provision.progress import Progress
+from pyvfio_user.guest.results import Matrix, Verdict
+
+NIBBLES = {NGNRNE: "0", NGNRE: "1", GRE: "3", NORMAL_NC: "5"}
+"""MemAttr of stage 2, the same with FWB and without for these (Arm ARM DDI 0487, D8.6)."""
+DEVICE, DEVICE_NGNRE, DEVICE_GRE, NC = "00", "04", "0c", "44"
+"""Bytes of MAIR_ELx."""
+HOST = {
+    "prefetchable-wc": lambda name: NC if RANGES[name].bar == 2 else DEVICE,
+    "vfio-descriptor": lambda name: {"wc-mapped": NC, "wc-trapped": DEVICE_GRE}.get(name, DEVICE),
+    "pgprot-maybe-wc": lambda name: DEVICE_GRE,
+    "pgprot-device": lambda name: DEVICE_NGNRE,
+    "mmap-writecombine": lambda name: {"wc-mapped": NC, "wc-trapped": NC}.get(name, DEVICE),
+    "mmap-writecombine-vetted": lambda name: {"wc-mapped": NC, "wc-trapped": DEVICE_GRE}.get(name, DEVICE),
+}
+"""What the VMM's own mapping is where it asks for what the device stands, by the column "host user mapping" of the
+proposals; elsewhere vfio-pci's pgprot_noncached, Device-nGnRnE."""
+CASES = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernel() -> None:
+    """Built now if nobody has: `make test` does it first, and shows how far it is."""
+    provide_built_kernel(Progress())
+
+
+def kvm(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["kvm", "--kernel", "schemes", *arguments], prog_name="pyvfio-user")
+
+
+def claimed(scheme: str, part: str, case: str) -> str:
+    """Stage 2 as it was written down from the proposals, of a range or of a part of one such as `dynamic[1]`."""
+    name, _, rest = part.partition("[")
+    page = int(rest.rstrip("]").partition(":")[0] or 0)
+    return NIBBLES[CLAIMS[scheme].stage2(name, RANGES[name].bar, page, case)]
+
+
+@pytest.mark.timeout(2400)
+def test_every_scheme_is_as_it_was_proposed(tmp_path: Path) -> None:
+    """One boot with FWB shows all; the table walk, the guest and the device agree on each range in each case."""
+    done = kvm("--json", str(tmp_path / "report"))
+    assert done.exit_code == 0, done.output
+    found = msgspec.json.decode((tmp_path / "report").read_bytes(), type=Matrix)
+    assert [kernel.scheme for kernel in found.kernels] == [kernel.expected for kernel in found.kernels] == list(BUILT)
+    assert set(SCHEMES) - set(BUILT) == {"cacheable-follow", "vfio-wc-uapi"}
+    assert {kernel.fwb for kernel in found.kernels} == {1}
+    for scheme in BUILT:
+        proofs = [proof for proof in found.proofs if proof.scheme == scheme]
+        for case, way in CASES.items():
+            seen = {proof.range: proof.memattr for proof in proofs if proof.way == way}
+            assert seen == {part: claimed(scheme, part, case) for part in seen}, (scheme, case)
+            whole = {part.partition("[")[0] for part in seen}
+            assert whole == set(RANGES) or (case != "asking" and not seen)
+        assert bool([proof for proof in proofs if proof.way == CASES["nothing"]]) == CLAIMS[scheme].opt_in
+        opened = [proof.range for proof in proofs if proof.way == CASES["changed"] and "[" in proof.range]
+        assert opened == (["dynamic[0]", "dynamic[1]", "dynamic[2:16]"] if CLAIMS[scheme].opened else [])
+        assert [proof.quarrel for proof in proofs if proof.quarrel] == []
+        hosts = {cell.range: cell.observed for cell in found.host if (cell.scheme, cell.case) == (scheme, "asking")}
+        for name in RANGES:
+            assert hosts[name] == HOST.get(scheme, lambda name: DEVICE)(name), (scheme, name)
+    verdicts = {cell.verdict for cell in found.cells} | {cell.accesses for cell in found.cells}
+    assert verdicts == {Verdict.AGREE, Verdict.KNOWN_DEVIATION, Verdict.UNOBSERVABLE}
+    assert {cell.verdict for cell in found.cells} == {Verdict.AGREE, Verdict.KNOWN_DEVIATION}
+
+
+@pytest.mark.timeout(2400)
+def test_a_policy_that_does_the_contrary_is_caught(tmp_path: Path) -> None:
+    """Device becomes Normal-NC, and Normal-NC Device: the kernel names itself as before, and every witness says no."""
+    report = tmp_path / "report"
+    options = ("--expect", "vmm-opt-in", "--cpu", "neoverse-n1", "--append", "kvm.bar_scheme_inverted=Y")
+    done = kvm(*options, "--json", str(report))
+    assert done.exit_code == 1, done.output
+    found = msgspec.json.decode(report.read_bytes(), type=Matrix)
+    assert [(kernel.scheme, kernel.judged_by, kernel.fwb) for kernel in found.kernels] == [(None, "vmm-opt-in", 0)]
+    (release,) = {kernel.release for kernel in found.kernels}
+    for name, wanted, seen in (("wc-trapped", "5", "1"), ("strict", "1", "5"), ("control", "1", "5")):
+        assert f"Linux {release}, vfio, {name}: stage 2 must be {wanted}, not {seen}" in found.problems
+        cells = {cell.s1: cell for cell in found.cells if (cell.range, cell.case) == (name, "asking")}
+        assert (cells[NC].verdict, cells[NC].accesses) == (Verdict.DISAGREE, Verdict.DISAGREE)
+    assert {proof.memattr for proof in found.proofs if proof.way == CASES["nothing"]} == {"5"}
+
+
+def test_a_scheme_that_the_kernel_does_not_have() -> None:
+    done = kvm("--expect", "vfio-wc-uapi")
+    assert done.exit_code == 1
+    assert done.output == f"Error: scheme must be one of {', '.join(BUILT)}, not vfio-wc-uapi\n"
