@@ -47,7 +47,10 @@ class Command(IntEnum):
 
 
 class Refusal(IntEnum):
-    """Why the guest refused a message; the answer's ``argument``, 0 when it did not. ``count`` names the entry."""
+    """Why the guest refused a message; the answer's ``argument``, 0 when it did not.
+
+    ``count`` names the entry; for MEMSLOT it is the errno.
+    """
 
     NONE = 0
     FORMAT = 1
@@ -57,6 +60,7 @@ class Refusal(IntEnum):
     NO_FWB = 5
     TABLES = 6
     NO_DEVICE = 7
+    MEMSLOT = 8
 
 
 _REFUSALS = {
@@ -67,6 +71,7 @@ _REFUSALS = {
     Refusal.NO_FWB: "the CPU has no FEAT_S2FWB: FWB must be 0",
     Refusal.TABLES: "entry {count} needs more page tables than the guest has",
     Refusal.NO_DEVICE: "the guest found no device with that vendor and device number",
+    Refusal.MEMSLOT: "KVM does not take the memslot, errno {count}",
 }
 
 

@@ -14,6 +14,7 @@
 #define PCI_BAR0 0x10
 #define BAR_IO 1u
 #define BAR_64 4u
+#define LARGEST 0x1000000ull /* the guest has little room for BARs: of a larger one it gets the beginning */
 
 static int container = -1;
 static int iommu;
@@ -88,7 +89,7 @@ void vfio_open(struct device *device, const char *address)
             continue;
         device->bars[region] = file;
         device->offsets[region] = info.offset;
-        device->sizes[region] = info.flags & VFIO_REGION_INFO_FLAG_MMAP ? info.size : 0;
+        device->sizes[region] = !(info.flags & VFIO_REGION_INFO_FLAG_MMAP) ? 0 : info.size < LARGEST ? info.size : LARGEST;
     }
     read_flags(device);
 }

@@ -18,6 +18,7 @@
 #define DEVICES "/sys/bus/pci/devices"
 #define MOST 4 /* devices */
 #define SCHEME "/sys/module/kvm/parameters/bar_scheme"
+#define COHERENT "nvgrace_gpu_vfio_pci"
 #define NOIOMMU "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 
 static _Noreturn void off(void)
@@ -177,11 +178,14 @@ static void release(const char *address)
     put(path, "on"); /* a kernel without power management has no such file, and no need */
 }
 
-/* The driver that a scheme needs: one that knows the device, or vfio-pci. */
-static const char *driver_for(const char *scheme)
+/* The driver for a device: of a GPU with coherent memory its own, where the kernel has that; one that knows the device, where
+ * a scheme needs it; or vfio-pci. */
+static const char *driver_for(const char *address, const char *scheme)
 {
     int knowing = scheme && (!strcmp(scheme, "vfio-descriptor") || !strcmp(scheme, "mmap-writecombine-vetted"));
 
+    if (is(address, "vendor", "0x10de") && !access("/sys/bus/pci/drivers/" COHERENT, F_OK))
+        return COHERENT;
     return knowing ? "probe-vfio-pci" : "vfio-pci";
 }
 
@@ -201,7 +205,7 @@ static int run(char *way, char addresses[][64], int count)
     }
     for (int i = 0; i < count; i++) {
         if (!strcmp(way, "vfio"))
-            bind_vfio(addresses[i], driver_for(scheme));
+            bind_vfio(addresses[i], driver_for(addresses[i], scheme));
         arguments[3 + i] = addresses[i];
     }
     child = fork();
@@ -228,7 +232,7 @@ int main(int argc, char **argv)
     load_modules();
     for (; count + 1 < argc && count < MOST && strlen(argv[count + 1]) == 13 && argv[count + 1][6] == ':'; count++) {
         find(argv[count + 1], addresses[count], sizeof *addresses);
-        bind_vfio(addresses[count], driver_for(NULL));
+        bind_vfio(addresses[count], driver_for(addresses[count], NULL));
     }
     if (!count || count + 1 == argc)
         fail("its arguments must be 1 to %d devices and then ways, not %d words", MOST, argc - 1);

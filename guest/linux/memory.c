@@ -1,6 +1,7 @@
 /* The guest's memory: RAM in huge pages whose physical addresses are known, the guest's image in it, and a memslot for
  * each contiguous run of BAR pages that the guest has asked for. What lies in a memslot may be mapped anew later. */
 #include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdio.h>
@@ -150,8 +151,11 @@ static int set_part(const struct device *device, unsigned bar, uint64_t start, u
 {
     if (start >= end)
         return 0;
-    return slots == SLOTS ||
-           set_slot(slots++, pci_bar(device, bar) + start, end - start, areas[device->number][bar] + start, flags);
+    if (slots == SLOTS) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return set_slot(slots++, pci_bar(device, bar) + start, end - start, areas[device->number][bar] + start, flags);
 }
 
 /* A memslot over part of a BAR; two, or less, where the MSI-X table is in it. */
@@ -203,8 +207,8 @@ void install(struct install_request *request)
             end += entries[next].pages * PAGE;
         }
         if (set_parts(device, first->bar, first->offset, end, ask_slot(first->ask))) {
-            request->bad = i;
-            request->refusal = REFUSAL_TABLES;
+            request->bad = (uint32_t)errno;
+            request->refusal = REFUSAL_MEMSLOT;
             return;
         }
     }
