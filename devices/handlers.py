@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
@@ -18,13 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..bridge.errors import DefinitionError
+from ..bridge.log import limited
 from ..bridge.watchdog import watched
 from .polling import DoorbellPoller
 
 if TYPE_CHECKING:
     from .element import Element
 
-logger = logging.getLogger("pyvfio_user.devices")
+logger = limited("pyvfio_user.devices")
 
 BACKLOG = 65536
 """Calls that may wait for one register's handler; those beyond are dropped, and the first of them is logged."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 
+from ..bridge.log import limited
 from ..bridge.watchdog import watched
 
-logger = logging.getLogger("pyvfio_user.devices")
+logger = limited("pyvfio_user.devices")
 
 
 class DoorbellPoller:
