@@ -15,8 +15,8 @@ from .errors import QemuError
 
 _CHUNK = 0x800
 _REGISTER = re.compile(r'<reg name="(\w+)" bitsize="64"[^>]*regnum="(\d+)"')
-_CPSR = 33
-"""Its number in the feature org.gnu.gdb.aarch64.core: after x0 to x30, sp and pc."""
+_CORE = {"PC": 32, "CPSR": 33}
+"""Numbers in the feature org.gnu.gdb.aarch64.core: after x0 to x30 and sp."""
 _TIMEOUT = 10.0
 
 
@@ -68,8 +68,8 @@ class GdbStub:
         await self._receive()  # why it stopped
 
     async def register(self, name: str) -> int:
-        """A system register by its name in the Arm ARM (`VTTBR_EL2`), or `CPSR`. Raises `QemuError`."""
-        number = _CPSR if name == "CPSR" else self._numbers.get(name)
+        """A system register by its name in the Arm ARM (`VTTBR_EL2`), or `PC` or `CPSR`. Raises `QemuError`."""
+        number = _CORE.get(name, self._numbers.get(name))
         if number is None:
             raise QemuError(f"QEMU's gdbstub must know register {name}")
         return int.from_bytes(bytes.fromhex(await self._exchange(f"p{number:x}")), "little")

@@ -8,27 +8,36 @@ import shlex
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ...bridge.server import serve
 from ...devices.device import Device
+from ...devices.mailbox import Submission
 from ...devices.probe import Probe
 from .. import payload
 from ..commander import Guest
-from ..errors import KernelError
+from ..errors import KernelError, QemuError
 from ..gdbstub import GdbStub
 from ..machines import load_config
 from ..provision.qemu import find_qemu
 from ..qemu import Qemu
 from . import programs
-from .config import MODULES, check_config, machine_for, read_config, unobservable
+from .config import MODULES, check_config, embedded_config, gunzip, machine_for, read_config, unobservable
 from .initramfs import archive
 from .modules import load_order
 
+_T = TypeVar("_T")
 _TIMEOUT, _TIMEOUT_WAY = 120.0, 15.0
 """Seconds, and more for each way to run the VMM, after which a run's QEMU is ended, whatever it does."""
+_BOOT = 60.0
+"""Seconds until the first virtual machine must have been started."""
+_ANSWER = 60.0
+"""Seconds that a virtual machine may take for one answer."""
+_MAGIC_AT, _MAGIC = 56, b"ARM\x64"
+"""Where an Image says that it is one (Linux, arch/arm64/booting.rst)."""
 _BASE = "console=ttyAMA0 loglevel=3 panic=-1 hugepages=8 iommu.passthrough=1"
 
 
@@ -80,12 +89,10 @@ async def booted_linux(
         QemuError: QEMU ended too early, or did not answer in time; the message has its command and console.
         ProvisionError: There is no QEMU or no compiler.
     """
-    options = read_config(kernel.config) if kernel.config else {}
-    if options:
-        check_config(options, modules=kernel.modules is not None)
-    if not kernel.image.is_file():
-        raise KernelError(f"{kernel.image} must be an arm64 Image", "name the file arch/arm64/boot/Image")
+    options = await asyncio.to_thread(_options, kernel)
     modules = load_order(kernel.modules, MODULES)
+    if options:
+        check_config(options, modules, kernel.modules)
     machine = machine_for(options, modules)
     contents = await asyncio.to_thread(_contents, modules)
     program = find_qemu().require().path
@@ -108,9 +115,50 @@ async def booted_linux(
             for device, socket in zip(devices, sockets, strict=True):
                 await stack.enter_async_context(serve(device, socket))
             vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT + _TIMEOUT_WAY * len(ways)))
-            guest = Guest(probe.mailbox, vm.bounded)
             stub, behind = GdbStub(folder / "gdb"), machine == "kvm"
+            guest = Guest(probe.mailbox, _Patience(vm, stub).answered)
             yield BootedLinux(guest, probe, stub, vm, shlex.join(command), behind, unobservable(options))
+
+
+class _Patience:
+    """Waits for what a guest answers, for so long and no longer."""
+
+    def __init__(self, vm: Qemu, stub: GdbStub) -> None:
+        self._vm, self._stub = vm, stub
+        self._started = False
+
+    async def answered(self, answer: Awaitable[Submission]) -> Submission:
+        """The answer. Raises `QemuError`, which says where the machine stands when it is late."""
+        if not self._started:
+            await self._in_time(
+                _BOOT, self._vm.wait_for("pyvfio-user vmm:"), "the kernel must start its virtual machine"
+            )
+            self._started = True
+        return await self._in_time(_ANSWER, self._vm.bounded(answer), "the virtual machine must answer")
+
+    async def _in_time(self, seconds: float, awaited: Awaitable[_T], what: str) -> _T:
+        try:
+            async with asyncio.timeout(seconds):
+                return await awaited
+        except TimeoutError as error:
+            async with self._stub as stub:
+                level, at = await stub.register("CPSR") >> 2 & 3, await stub.register("PC")
+            where = f"not hang at EL{level}, PC {at:#x}"
+            raise QemuError(f"{what} within {seconds:g} s, {where}\n{self._vm.describe()}") from error
+
+
+def _options(kernel: LinuxImage) -> dict[str, str]:
+    """The kernel's configuration, as it was named or as the image has it; nothing where neither is."""
+    options = read_config(kernel.config) if kernel.config else {}
+    try:
+        image = kernel.image.read_bytes()
+    except OSError as error:
+        what = f"{kernel.image} must be an arm64 Image: {error.strerror}"
+        raise KernelError(what, "name the file arch/arm64/boot/Image") from error
+    plain = gunzip(image)
+    if plain[_MAGIC_AT : _MAGIC_AT + 4] != _MAGIC:
+        raise KernelError(f"{kernel.image} must be an arm64 Image, or Image.gz", "name the file arch/arm64/boot/Image")
+    return options or embedded_config(plain)
 
 
 def _contents(modules: dict[str, bytes]) -> dict[str, bytes]:

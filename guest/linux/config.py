@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import KernelError
 
-MODULES = ("virtio_pci", "vfio_pci", "vfio_iommu_type1", "virtio_iommu")
-"""Loaded, with what they need, where they are modules."""
+MODULES = {
+    "virtio_pci": "VIRTIO_PCI",
+    "vfio_pci": "VFIO_PCI",
+    "vfio_iommu_type1": "VFIO_IOMMU_TYPE1",
+    "virtio_iommu": "VIRTIO_IOMMU",
+}
+"""Loaded, with what they need, where they are modules: each with its option."""
 _NEEDED = (
     "KVM",
     "VFIO",
@@ -21,6 +28,8 @@ _NEEDED = (
     "SERIAL_AMBA_PL011_CONSOLE",
 )
 _IOMMUS = ("VIRTIO_IOMMU", "ARM_SMMU_V3", "VFIO_NOIOMMU")
+_START, _GZIP = b"IKCFG_ST", b"\x1f\x8b"
+"""What CONFIG_IKCONFIG puts before its gzipped .config (kernel/configs.c), and how all gzip files begin."""
 
 _SHOWN_BY = {
     "platform devices by vfio": ("VFIO_PLATFORM", "the kernel lacks CONFIG_VFIO_PLATFORM"),
@@ -38,23 +47,60 @@ def read_config(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise KernelError(f"{path} must be the kernel's .config: {error}", "name the .config, or none") from error
+    options = _options(text)
+    if not options:
+        raise KernelError(f"{path} must be the kernel's .config, not a file without options", "name the .config")
+    return options
+
+
+def embedded_config(image: bytes) -> dict[str, str]:
+    """The options that an Image carries itself (CONFIG_IKCONFIG=y); none if it carries none."""
+    at = image.find(_START + _GZIP)
+    return {} if at < 0 else _options(_unzip(image[at + len(_START) :]).decode("utf-8", "replace"))
+
+
+def gunzip(image: bytes) -> bytes:
+    """An Image.gz unpacked; anything else as it is."""
+    return _unzip(image) if image.startswith(_GZIP) else image
+
+
+def _unzip(data: bytes) -> bytes:
+    """What a gzip stream holds, nothing if it is broken; something else may follow it."""
+    unzip = zlib.decompressobj(wbits=31)
+    try:
+        return unzip.decompress(data)
+    except zlib.error:
+        return b""
+
+
+def _options(text: str) -> dict[str, str]:
     return dict(re.findall(r"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE))
 
 
-def check_config(options: dict[str, str], *, modules: bool) -> None:
-    """Say what the kernel lacks. ``modules``: they are at hand, so that an option may be `m`.
+def check_config(options: dict[str, str], modules: Collection[str], folder: Path | None) -> None:
+    """Say what the kernel lacks; ``modules`` are those of `MODULES` that ``folder`` has.
 
     Raises:
         KernelError: It lacks something; the message has all of it.
     """
     lacking = [name for name in _NEEDED if name not in options]
+    remedy = " ".join(f"-e {name}" for name in lacking)
     if not any(name in options for name in _IOMMUS):
-        lacking.append(" or ".join(_IOMMUS))
+        lacking.append(" or CONFIG_".join(_IOMMUS))
+        remedy += " and an IOMMU" if remedy else f"-e {_IOMMUS[0]}, say"
     if lacking:
-        raise KernelError(f"the kernel lacks CONFIG_{', CONFIG_'.join(lacking)}", "switch on what it lacks")
-    outside = [name for name in _NEEDED if options[name] == "m"]
-    if outside and not modules:
-        raise KernelError(f"CONFIG_{', CONFIG_'.join(outside)} are modules", "name their folder with --modules")
+        what = f"the kernel lacks CONFIG_{', CONFIG_'.join(lacking)}"
+        raise KernelError(what, f"switch on what it lacks (scripts/config {remedy}), and build it anew")
+    built_in = [name for name in _NEEDED if options[name] == "m" and name not in (*MODULES.values(), "VFIO")]
+    if built_in:
+        what = f"CONFIG_{', CONFIG_'.join(built_in)} must be built in (=y), not modules"
+        raise KernelError(what, f"switch it on (scripts/config {' '.join(f'-e {name}' for name in built_in)})")
+    absent = [option for name, option in MODULES.items() if options.get(option) == "m" and name not in modules]
+    if absent:
+        where = f"{folder} has none of them" if folder else "no folder of modules was named"
+        raise KernelError(
+            f"CONFIG_{', CONFIG_'.join(absent)} are modules, and {where}", "name their folder with --modules"
+        )
 
 
 def unobservable(options: dict[str, str]) -> dict[str, str]:
@@ -62,7 +108,7 @@ def unobservable(options: dict[str, str]) -> dict[str, str]:
     return {what: why for what, (option, why) in _SHOWN_BY.items() if options and option not in options}
 
 
-def machine_for(options: dict[str, str], modules: dict[str, bytes]) -> str:
+def machine_for(options: dict[str, str], modules: Collection[str]) -> str:
     """The machine whose IOMMU the kernel has a driver for. Without a configuration the modules tell."""
     if options:
         return "kvm" if "VIRTIO_IOMMU" in options else "kvm-bypass"

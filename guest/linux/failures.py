@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 _CAUSES = (
-    ("no /dev/kvm", "the kernel needs CONFIG_KVM, and a CPU with EL2 (virtualization=on)"),
+    ("no /dev/kvm", "the kernel needs CONFIG_KVM=y, and EL2: see its own lines; no kvm-arm.mode=none, no nokvm"),
+    (
+        "virtual machine must answer",
+        "it hangs, or KVM does: at EL1 or EL0 in an access, else in KVM; try another --cpu",
+    ),
+    (
+        "the kernel must start its virtual machine",
+        "it hangs while it boots: see its last lines; try another --cpu",
+    ),
     ("has no IOMMU group", "switch on CONFIG_VIRTIO_IOMMU or CONFIG_ARM_SMMU_V3, or CONFIG_VFIO_NOIOMMU"),
     ("has no driver vfio-pci", "switch on CONFIG_VFIO_PCI, or name the folder of its module with --modules"),
     ("has no PCI bus", "switch on CONFIG_PCI_HOST_GENERIC"),
     ("no PCI device", "switch on CONFIG_PCI_HOST_GENERIC; the device may have gone: see the log"),
-    ("vfio-pci does not take", "the device has a driver of its own, or its group is not viable"),
+    ("vfio-pci does not take", "see vfio's own lines: the driver may refuse this device, or its group not be viable"),
+    ("/dev/vfio/vfio cannot be opened", "switch on CONFIG_VFIO_CONTAINER and CONFIG_VFIO_GROUP"),
+    ("the kernel does not take scheme", "it is not a kernel of `make kernel`, or has no such scheme"),
     ("vfio has no IOMMU", "switch on CONFIG_VFIO_IOMMU_TYPE1, or name the folder of its module with --modules"),
     ("no huge pages", "switch on CONFIG_HUGETLBFS"),
     ("cannot be loaded", "the modules must be of just this kernel: name their folder with --modules"),
@@ -16,12 +28,20 @@ _CAUSES = (
     ("Unable to mount root fs", "switch on CONFIG_BLK_DEV_INITRD"),
     ("Kernel panic", "the kernel panics: see above; try another CPU with --cpu, or a newer QEMU"),
     ("must end, not the access does not end", "an access hangs in the virtual machine: see the last message"),
+    ("pyvfio-user vmm: FAILED", "see what the VMM says of KVM or vfio: a rule of the kernel's may have changed"),
 )
 _SILENT = "the kernel says nothing: is it an arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE?"
 
 
+_SAID = re.compile(r"^  \| (?:pyvfio-user (?:init|vmm|guest): FAILED: |.*(?=Kernel panic))(.*)$", re.MULTILINE)
+"""How our programs, and a kernel, say on the console why they end."""
+
+
 def explain(message: str) -> str:
-    """A `QemuError`'s message, which has the command and the console, with what to do about it."""
+    """A `QemuError`'s message, which has the command and the console, with what is wrong and what to do about it."""
+    said = _SAID.search(message)
+    if said:
+        message = f"{said[1]}\n{message}"
     remedy = next((remedy for text, remedy in _CAUSES if text in message), None)
     if remedy is None:
         remedy = _SILENT if message.rstrip().endswith("(nothing)") else "see the console's last lines"

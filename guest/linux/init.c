@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/klog.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -30,6 +31,29 @@ static _Noreturn void off(void)
         pause();
 }
 
+/* What the kernel has logged of what is needed here: its console shows errors alone. */
+static void log_tail(void)
+{
+    static const char *const words[] = { "kvm", "iommu", "smmu", "vfio", "HYP mode", NULL };
+    static char log[1 << 18];
+    const char *lines[12] = { NULL };
+    const unsigned most = sizeof lines / sizeof *lines;
+    int length = klogctl(3 /* SYSLOG_ACTION_READ_ALL */, log, sizeof log - 1);
+    unsigned count = 0;
+
+    log[length < 0 ? 0 : length] = 0;
+    for (char *line = strtok(log, "\n"); line; line = strtok(NULL, "\n")) {
+        const char *const *word = words;
+
+        while (*word && !strcasestr(line, *word))
+            word++;
+        if (*word)
+            lines[count++ % most] = strchr(line, '[') ? strchr(line, '[') : line; /* without its level, as in <6>[ */
+    }
+    for (unsigned i = count > most ? count - most : 0; i < count; i++)
+        printf("  kernel: %s\n", lines[i % most]);
+}
+
 static _Noreturn void __attribute__((format(printf, 1, 2))) fail(const char *format, ...)
 {
     va_list list;
@@ -39,6 +63,7 @@ static _Noreturn void __attribute__((format(printf, 1, 2))) fail(const char *for
     vprintf(format, list);
     printf("\n");
     va_end(list);
+    log_tail();
     off();
 }
 
@@ -162,7 +187,7 @@ static void bind_vfio(const char *address, const char *driver)
     error = put("/sys/bus/pci/drivers_probe", address);
     if (error || strcmp(driver_of(address), driver)) {
         snprintf(path, sizeof path, DEVICES "/%s/iommu_group", address);
-        fail("%s does not take %s (%s): it has %s IOMMU group", driver, address, strerror(error),
+        fail("%s does not take %s (%s): it has %s IOMMU group", driver, address, error ? strerror(error) : "its probe fails",
              access(path, F_OK) ? "no" : "an");
     }
 }
