@@ -3,7 +3,7 @@
 # The Python that .venv is made from; by default the newest usable one, 3.11 or later.
 PYTHON ?=
 # Options of the matrix and of pytest, as in `make matrix MATRIX="--scheme status-quo"`.
-MATRIX ?= --json out/matrix.json --html out/matrix.html
+MATRIX ?= --orders --json out/matrix.json --html out/matrix.html
 PYTEST ?=
 # How long `make soak` keeps a QEMU busy.
 SOAK_SECONDS ?= 600
@@ -20,7 +20,7 @@ SHELL := /bin/sh
 .PHONY: help setup qemu matrix test kernel bench soak check fuzz fuzz-faults sanitize analyse mypy-tree wheel clean
 
 help:
-	@echo 'make matrix   run every attribute scheme against the probe device; table, out/matrix.json, out/matrix.html'
+	@echo 'make matrix   run every attribute scheme against the probe device; tables, out/matrix.json, out/matrix.html'
 	@echo 'make test     run all tests'
 	@echo 'make kernel   build the Linux that has every attribute scheme, once; make test does it first'
 	@echo 'make bench    measure the server against what the operating system costs: a table and out/bench.json'

@@ -23,6 +23,7 @@ from pyvfio_user.guest.jobs import ALL_PAIRS, Job, JobResult
 from pyvfio_user.guest.lanes.installation import Installation, Patch
 from pyvfio_user.guest.layout import installation
 from pyvfio_user.guest.matrix import assemble, plan_jobs
+from pyvfio_user.guest.orders.answers import QUESTIONS as ORDER_QUESTIONS
 from pyvfio_user.guest.plan import Fault
 from pyvfio_user.guest.plan import Range as InstalledRange
 from pyvfio_user.guest.results import Battery, Cell, Matrix, Row, Verdict
@@ -77,10 +78,24 @@ class TestWhatItFinds:
         assert (new.expected, new.device) == ("works", "8x1 | r8 8x1")
         assert set(new.observed.values()) == {"works"}
 
+    @pytest.mark.timeout(300)
     def test_the_whole_run_agrees_and_its_deviations_are_those_that_the_schemes_reach(self, tmp_path: Path) -> None:
         json, page = tmp_path / "matrix.json", tmp_path / "matrix.html"
         program = Path(sys.executable).with_name("pyvfio-user")
-        command = [str(program), "matrix", "--lane", "el2", "--lane", "kvm", "--json", str(json), "--html", str(page)]
+        options = [
+            "--lane",
+            "el2",
+            "--lane",
+            "kvm",
+            "--orders",
+            "--seeds",
+            "5",
+            "--json",
+            str(json),
+            "--html",
+            str(page),
+        ]
+        command = [str(program), "matrix", *options]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         found = msgspec.json.decode(json.read_bytes(), type=Matrix)
@@ -114,9 +129,26 @@ class TestWhatItFinds:
         assert all(cell.experiments for cell in seen if not cell.range.startswith("bar"))
         assert found.provenance["experiments"] > 100_000
         for answers in found.scorecard.values():
-            assert len(answers) == 15
+            assert len(answers) == 19
             for answer in answers.values():
                 assert (answer["how"] == "seen") == bool(answer["probes"])
+            # What the programs find is what the questions say by rule.
+            assert (
+                answers["host-reads"]["value"]["no_speculation"] == answers["host-mapping"]["value"]["no_speculation"]
+            )
+            assert answers["unasked-reads"]["value"] == answers["side-effects"]["value"]
+            assert {answers[key]["how"] for key in ORDER_QUESTIONS} == {"modelled"}
+
+        assert found.orders is not None
+        assert set(found.orders.pairs) == {
+            "00>00", "00>04", "04>04", "08>04", "0c>00", "0c>04", "0c>0c", "44>00", "44>04",
+            "f0>04", "ff'>04", "ff>00", "ff>04",
+        }  # fmt: skip
+        everywhere = [cell for cell in seen if cell.range != "platform" and not cell.range.startswith("bar")]
+        assert all(cell.orders is not None for cell in everywhere)
+        rows = [row for pair in found.orders.pairs.values() for row in pair.rows if row.seen and not row.fault]
+        assert {row.seen for row in rows if row.idiom == "8 x STR x"} == {"8x8, doorbell"}
+        assert {row.seen for row in rows if row.idiom == "ST1"} == {"8x8"}
         text = page.read_text(encoding="utf-8")
         assert text.startswith("<!doctype html>")
         assert "<script src" not in text and "<link" not in text
