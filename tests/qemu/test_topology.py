@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from pyvfio_user.bridge.hotpath._native import lib
-from pyvfio_user.bridge.loop import Poller
 from pyvfio_user.devices import Bar, Device, KiB, Msi, PciId, Register, Registers
 from pyvfio_user.guest.fixtures import ServeDevice, StartQtest
 
 from ..bridge.bench import SCRATCH, BenchDevice
 from .attached import RAM, RAM_END, Attached
 from .hotplug import ROOT_PORT, MsiOnly, RootPort
+from .nobody import nobody_serves
 
 
 @pytest.mark.asyncio
@@ -94,19 +91,6 @@ class Unmapped(Device):
     identity = PciId(vendor=0x1234, device=0xBEC3, class_code=0xFF0000)
     bar0 = Bar(Words, size=4 * KiB)
     msi = Msi(1)
-
-
-@contextmanager
-def nobody_serves() -> Iterator[None]:
-    """Sessions of this event loop are not served meanwhile."""
-    loop = asyncio.get_running_loop()
-    poller = Poller.of(loop)
-    fd = lib.pvu_poller_fd(poller.native)
-    loop.remove_reader(fd)
-    try:
-        yield
-    finally:
-        loop.add_reader(fd, poller._serve_ready)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("posted", [True, False])
