@@ -36,8 +36,8 @@ def host_speculation(of: _Of) -> Found:
     reads = [each for each in of.reads if each.who == "host"]
     wrong = [each for each in reads if each.reading]
     value = {
-        "no_speculation": not wrong,
-        "no_side_effect": not any(each.range in _SIDE_EFFECTS for each in wrong),
+        "all_ranges": not wrong,
+        "side_effect_registers": not any(each.range in _SIDE_EFFECTS for each in wrong),
     }
     detail = f"read through the host's mapping in some legal behaviour: {_listed(each.range for each in wrong)}"
     return value, detail, [_said(each) for each in wrong or reads]
@@ -78,7 +78,7 @@ def doorbell_first(of: _Of) -> Found:
 _ROWS: tuple[tuple[str, str, Callable[[_Of], Found]], ...] = (
     (
         "host-reads",
-        "In all legal behaviours: is nothing, and no side effect, read through the host's mapping unasked?",
+        "Does the host's mapping stay free of speculative reads, in every legal behaviour?",
         host_speculation,
     ),
     (

@@ -222,7 +222,7 @@ class TestTheScorecard:
         assert tuple(card["host-reads"]["value"].values()) == host_reads
         assert tuple(card["unasked-reads"]["value"].values()) == unasked
         # The same as questions 4 and 11 say by rule.
-        assert card["host-mapping"]["value"]["no_speculation"] == card["host-reads"]["value"]["no_speculation"]
+        assert card["host-mapping"]["value"]["no_speculation"] == card["host-reads"]["value"]["all_ranges"]
         assert card["side-effects"]["value"] == card["unasked-reads"]["value"]
 
     def test_a_read_is_said_with_its_program(self) -> None:

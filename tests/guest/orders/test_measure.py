@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from math import comb, factorial
+from math import comb, factorial, sqrt
 
 import pytest
 
 from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC, NORMAL_WB, MemoryType
 from pyvfio_user.bridge.errors import DefinitionError
-from pyvfio_user.bridge.interconnect import PROFILES, RULES, Model, Profile, Rules
+from pyvfio_user.bridge.explore.shrink import is_legal
+from pyvfio_user.bridge.interconnect import PROFILES, RULES, Model, Order, Profile, Rules
 from pyvfio_user.bridge.stream import Domain
 from pyvfio_user.guest.orders.measure import Measure, Measured
 from pyvfio_user.guest.orders.programs import BARRIERS, IDIOMS, program
@@ -19,10 +20,17 @@ FREE = ("none", "dmb ishst", "dgh")
 
 
 def measured(
-    idiom: str, barrier: str, payload: MemoryType, bell: MemoryType = NGNRE, *, rules: Rules = RULES, **buffers: float
+    idiom: str,
+    barrier: str,
+    payload: MemoryType,
+    bell: MemoryType = NGNRE,
+    *,
+    rules: Rules = RULES,
+    seeds: int = 40,
+    **buffers: float,
 ) -> Measured:
     profile = Profile("own", **buffers)  # type: ignore[arg-type]
-    return Measure(profile, 40, rules)(program(IDIOMS[idiom], barrier, payload, bell))
+    return Measure(profile, seeds, rules)(program(IDIOMS[idiom], barrier, payload, bell))
 
 
 def blocks(stores: int, count: int) -> int:
@@ -177,6 +185,39 @@ class TestTlps:
         found = measured("8 x STR x", "dmb oshst", NGRE, buffers=0, reorder=8)
         assert found.shuffled > 0
         assert measured("8 x STR x", "dmb oshst", NGRE, buffers=0, reorder=0).shuffled == 0
+
+
+class TestFrequencies:
+    """Of the profile's chances, within four standard deviations: a buffer of 64 bytes that drains once in fifty."""
+
+    SEEDS = 4000
+    KEPT = 0.98
+
+    def near(self, count: int, chance: float) -> bool:
+        return abs(count - self.SEEDS * chance) < 4 * sqrt(self.SEEDS * chance * (1 - chance))
+
+    @pytest.mark.parametrize(("idiom", "stores"), [("8 x STR x", 8), ("4 x STP x", 8), ("16 x STR w", 16)])
+    def test_of_one_tlp(self, idiom: str, stores: int) -> None:
+        """The buffer must not drain after any store but the last, which fills it."""
+        assert self.near(measured(idiom, "dmb oshst", GRE, seeds=self.SEEDS).whole, self.KEPT ** (stores - 1))
+
+    def test_of_one_tlp_by_the_elements_of_one_instruction(self) -> None:
+        """Each of the seven others joins the one before, or does not."""
+        assert self.near(measured("ST1", "none", NGNRE, seeds=self.SEEDS).whole, 0.5**7)
+
+    def test_of_a_doorbell_that_overtakes(self) -> None:
+        """It drained before the last store, not after it, nor after the doorbell: then either goes first."""
+        chance = (1 - self.KEPT**7) * self.KEPT**2 / 2
+        assert self.near(measured("8 x STR x", "none", NORMAL_NC, seeds=self.SEEDS).early_runs, chance)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("barrier", BARRIERS)
+def test_runs_are_legal(name: str, barrier: str) -> None:
+    for idiom in ("8 x STR x", "4 x STP x", "ST1"):
+        for kind in (NGRE, NORMAL_NC):
+            order = Order(program(IDIOMS[idiom], barrier, kind, NGNRE))
+            assert all(is_legal(order, PROFILES[name].run(order, seed)) for seed in range(10))
 
 
 class TestRulesThatAreChanged:
