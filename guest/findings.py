@@ -21,6 +21,8 @@ class Finding(msgspec.Struct, frozen=True):
     observed: str
     verdict: Verdict
     note: str = ""
+    battery: str | None = None
+    """The entry of ``batteries`` that was run."""
 
     @classmethod
     def of(cls, cpu: str, kind: str, name: str, expected: str, observed: str) -> Finding:

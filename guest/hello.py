@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..bridge.errors import DefinitionError
 from .plan import PLATFORM, Command, answer, body_of, message, within
 
-FIXED = struct.Struct("<14Q4I")
+FIXED = struct.Struct("<14Q2IQ")
 PCI_DEVICE = struct.Struct("<HHII4x6Q6Q")
 
 WINDOW_SHIFT = 32
@@ -61,6 +61,8 @@ class Hello(NamedTuple):
     under_test: int
     """Index in `functions` of the device whose BARs plans name; -1 if there is none."""
     functions: tuple[PciFunction, ...]
+    mapping: int = 0
+    """Where a driver of the guest's, a Linux, has mapped the device under test: a virtual address; 0: none has."""
 
     @property
     def features(self) -> frozenset[str]:
@@ -116,14 +118,14 @@ def unpack_hello(data: bytes) -> Hello:
     """
     header, body = answer(Command.HELLO, data)
     body_of(body, FIXED.size + header.count * PCI_DEVICE.size)
-    *fields, under_test, revision, _, _ = FIXED.unpack_from(body)
+    *fields, under_test, revision, mapping = FIXED.unpack_from(body)
     if revision != 1:
         raise DefinitionError(f"the guest's revision must be 1, not {revision}")
     functions = tuple(
         PciFunction(vendor, device, class_code, address, tuple(rest[:6]), tuple(rest[6:]))
         for vendor, device, class_code, address, *rest in PCI_DEVICE.iter_unpack(body[FIXED.size :])
     )
-    return Hello._make((*fields, under_test if under_test < len(functions) else -1, functions))
+    return Hello._make((*fields, under_test if under_test < len(functions) else -1, functions, mapping))
 
 
 def pack_off() -> bytes:

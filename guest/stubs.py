@@ -7,11 +7,18 @@ from .battery import BATTERY
 from .operation import PAGE, Access, Kind, Op
 
 _GUEST_WINDOW, _DOORBELL = 1 << 4, 1 << 5
+_DRIVER = probe_map.RANGES["dynamic"]
+"""Where a driver of a Linux guest's is told that its memory is."""
 
 _HEAD = """\
 // Generated from guest/battery.py. x0: the target's address, x1: the pattern, results from x1 + 128,
 // x2: the doorbell's address, x29 and x30: the addresses to warm up.
     .arch armv8.5-a
+#if HOME_EL == 0
+#define LEAVE brk #0                // in a process an SVC is a system call
+#else
+#define LEAVE svc #0
+#endif
     .text
     .balign 4096
 """
@@ -22,7 +29,7 @@ _STUB = """
 {setup}{label}_before:
 {warm}{label}_access:
 {asm}{label}_end:
-{finish}    svc #0
+{finish}    LEAVE
 {label}_done:
 """
 
@@ -95,6 +102,9 @@ def probe_header() -> str:
         "PROBE_DEVICE": probe_map.DEVICE,
         "PROBE_IDENTITY": probe_map.IDENTITY,
         "PROBE_DEVICE_VERSION": probe_map.VERSION,
+        "DRIVER_BAR": _DRIVER.bar,
+        "DRIVER_OFFSET": _DRIVER.offset,
+        "DRIVER_SIZE": _DRIVER.size,
         **{f"PROBE_{each.name}": each.value for each in probe_map.Reg},
         **{f"PROBE_MAILBOX_{each.name}": each.value for each in probe_map.MailboxCommand},
         **{f"PROBE_MAILBOX_{each.name}": each.value for each in probe_map.MailboxStatus},

@@ -1,5 +1,6 @@
 /* What the parts of the guest share. All of it runs at HOME_EL, except where a comment says otherwise: at EL2 as its own
- * hypervisor, or at EL1 in a virtual machine (of KVM's), where another one does what stage2.c and timer.c do. */
+ * hypervisor, or at EL1 in a virtual machine (of KVM's), where another one does what stage2.c and timer.c do. At EL0 it is a
+ * process of a Linux guest, whose part is linux/process.c. */
 #ifndef GUEST_H
 #define GUEST_H
 
@@ -121,6 +122,12 @@ void mmu_context(struct context *context);
 void tlbi_host(void); /* every EL2 entry */
 uint64_t dma_address(const void *buffer); /* by which a device reaches it */
 
+/* main.c: after start.S, or the process's own beginning. */
+_Noreturn void guest_main(void);
+
+/* linux/process.c: where a driver of Linux's has mapped the probe; 0 if none has. */
+extern uint64_t driver_mapping;
+
 /* pci.c */
 extern uint64_t ecam;
 extern struct function functions[32];
@@ -134,6 +141,7 @@ uint64_t place(uint8_t bar, uint64_t offset, uint64_t length);
 
 /* mailbox.c, files.c: where messages come from and answers go to. */
 #define BUFFER_SIZE (1u << 20)
+extern uint8_t buffers[2][BUFFER_SIZE];
 struct transport {
     uint32_t (*fetch)(void *buffer);                 /* the next message's length; 0 when there will be no more */
     void (*submit)(const void *buffer, uint32_t length);

@@ -1,11 +1,9 @@
 /* The guest: fetches messages, does them, submits the answers, until OFF. */
 #include "guest.h"
 
-/* Aligned to their size, so that each is contiguous for a device where RAM is made of large pages. */
-static uint8_t in[BUFFER_SIZE] __attribute__((section(".noinit"), aligned(BUFFER_SIZE)));
-static uint8_t out[BUFFER_SIZE] __attribute__((section(".noinit"), aligned(BUFFER_SIZE)));
-
-_Noreturn void main(void);
+/* For messages and answers; a huge page in size and alignment, so that they are contiguous for a device where RAM is made
+ * of those. */
+uint8_t buffers[2][BUFFER_SIZE] __attribute__((section(".noinit"), aligned(2 * BUFFER_SIZE)));
 
 static uint32_t hello(uint32_t wanted, void *answer, enum refusal *refusal)
 {
@@ -37,6 +35,9 @@ static uint32_t hello(uint32_t wanted, void *answer, enum refusal *refusal)
         .scratch_size = SCRATCH_SIZE,
         .under_test = (uint32_t)under_test,
         .revision = PLAN_REVISION,
+#if HOME_EL == 0
+        .mapping = driver_mapping,
+#endif
     };
     for (uint32_t i = 0; i < function_count; i++)
         copies[i] = functions[i];
@@ -111,8 +112,9 @@ static uint32_t serve(const struct header *header, uint32_t length, struct heade
     return (uint32_t)sizeof *answer + size;
 }
 
-_Noreturn void main(void)
+_Noreturn void guest_main(void)
 {
+    uint8_t *in = buffers[0], *out = buffers[1];
     const struct header *header = (const void *)in;
     const struct transport *transport;
 

@@ -106,7 +106,8 @@ struct pushed {
 struct hello {
     uint64_t midr, mmfr0, mmfr1, mmfr2, pfr0, pfr1, isar0, isar1, isar2, ctr, dczid, counter_hz;
     uint64_t scratch, scratch_size;
-    uint32_t under_test, revision, reserved[2];
+    uint32_t under_test, revision;
+    uint64_t mapping; /* where a driver of the guest's has mapped the device under test; 0: none has */
 };
 
 struct function {

@@ -48,7 +48,7 @@ _start:
     b.hs 2f
     stp xzr, xzr, [x2], #16
     b 1b
-2:  bl main
+2:  bl guest_main
     b .
 
     .text

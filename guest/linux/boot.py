@@ -28,6 +28,7 @@ from . import programs
 from .config import MODULES, check_config, embedded_config, gunzip, machine_for, read_config, unobservable
 from .initramfs import archive
 from .modules import load_order
+from .nested import MEMORY_HUGE_PAGES, nested_files
 
 _T = TypeVar("_T")
 _TIMEOUT, _TIMEOUT_WAY = 120.0, 15.0
@@ -38,7 +39,9 @@ _ANSWER = 60.0
 """Seconds that a virtual machine may take for one answer."""
 _MAGIC_AT, _MAGIC = 56, b"ARM\x64"
 """Where an Image says that it is one (Linux, arch/arm64/booting.rst)."""
-_BASE = "console=ttyAMA0 loglevel=3 panic=-1 hugepages=8 iommu.passthrough=1"
+_BASE = "console=ttyAMA0 loglevel=3 panic=-1 iommu.passthrough=1"
+_HUGE_PAGES = 8
+"""What the bare-metal guest has as RAM."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ async def booted_linux(
 ) -> AsyncIterator[BootedLinux]:
     """Serve a probe (a new one unless given) and other devices, and boot the kernel.
 
-    The VMM runs once for each of ``ways``: "vfio", "sysfs". The guest has all the devices, the probe first; the VMM
-    takes up to four.
+    The VMM runs once for each of ``ways``: "vfio", "sysfs", "linux". For "linux" the virtual machine is a Linux of the
+    same kernel, else the bare-metal guest. It has all the devices, the probe first; the VMM takes up to four.
 
     Raises:
         KernelError: The kernel, its modules or its configuration cannot be used.
@@ -95,6 +98,10 @@ async def booted_linux(
         check_config(options, modules, kernel.modules)
     machine = machine_for(options, modules)
     contents = await asyncio.to_thread(_contents, modules)
+    huge_pages = _HUGE_PAGES
+    if "linux" in ways:
+        contents |= await asyncio.to_thread(nested_files, kernel.image, kernel.modules)
+        huge_pages = MEMORY_HUGE_PAGES
     program = find_qemu().require().path
     probe = probe or Probe()
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as name:
@@ -102,7 +109,7 @@ async def booted_linux(
         (folder / "initramfs").write_bytes(archive(contents))
         devices = [probe, *others]
         numbers = [f"{device.identity.vendor:#06x}:{device.identity.device:#06x}" for device in devices]
-        words = " ".join([_BASE, kernel.append, "--", *numbers, *ways])
+        words = " ".join([_BASE, f"hugepages={huge_pages}", kernel.append, "--", *numbers, *ways])
         extra = ["-kernel", str(kernel.image), "-initrd", str(folder / "initramfs"), "-append", words]
         extra += ["-gdb", f"unix:{folder / 'gdb'},server=on,wait=off"]
         if cpu == "max":
@@ -170,7 +177,7 @@ def _contents(modules: dict[str, bytes]) -> dict[str, bytes]:
 def _device_tree(program: Path, cpu: str, path: Path) -> Path:
     """The device tree of a machine with an SMMUv3 that no device bypasses; cut to what is used of it."""
     machine = f"virt,virtualization=on,gic-version=3,iommu=smmuv3,dumpdtb={path}"
-    command = [str(program), "-machine", machine, "-cpu", cpu, "-m", "256M", "-nodefaults", "-display", "none"]
+    command = [str(program), "-machine", machine, "-cpu", cpu, "-m", "512M", "-nodefaults", "-display", "none"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     if done.returncode:
         raise KernelError(f"{shlex.join(command)} must succeed: {done.stderr.strip()}", "use another QEMU or CPU")

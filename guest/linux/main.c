@@ -1,5 +1,6 @@
 /* The VMM: gives devices' BARs to a virtual machine in the ways that the guest asks for, and goes on after what KVM could
- * not run (Documentation/virt/kvm/api.rst). Arguments: vfio or sysfs; the scheme in whose way to ask the kernel for what the
+ * not run (Documentation/virt/kvm/api.rst). Arguments: vfio or sysfs, or linux for a Linux as guest
+ * (with vfio); the scheme in whose way to ask the kernel for what the
  * guest wants asked, or ""; the devices' PCI addresses. */
 #include <errno.h>
 #include <stdarg.h>
@@ -55,6 +56,8 @@ static void add(const char *address, int vfio)
         vfio_open(device, address);
     else
         sysfs_open(device, address);
+    for (unsigned bar = 0; bar < BARS; bar++)
+        device->registers[bar] = device->flags[bar];
     device_view(device);
     msix_start(device);
 }
@@ -62,14 +65,14 @@ static void add(const char *address, int vfio)
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (argc < 4 || argc - 3 > (int)DEVICES || (strcmp(argv[1], "vfio") && strcmp(argv[1], "sysfs")))
-        fail("its arguments must be vfio or sysfs, a scheme or nothing, and 1 to %u PCI addresses, not %d words", DEVICES,
+    if (argc < 4 || argc - 3 > (int)DEVICES || (strcmp(argv[1], "vfio") && strcmp(argv[1], "sysfs") && strcmp(argv[1], "linux")))
+        fail("its arguments must be vfio, sysfs or linux, a scheme or nothing, and 1 to %u PCI addresses, not %d words", DEVICES,
              argc - 1);
     scheme = argv[2];
-    vcpu_start("/guest.elf");
+    vcpu_start(strcmp(argv[1], "linux") ? IMAGE_GUEST : IMAGE_LINUX);
     for (int i = 3; i < argc; i++)
-        add(argv[i], !strcmp(argv[1], "vfio"));
-    if (!strcmp(argv[1], "vfio"))
+        add(argv[i], strcmp(argv[1], "sysfs"));
+    if (strcmp(argv[1], "sysfs"))
         memory_allow();
     printf("pyvfio-user vmm: %s %s\n", argv[1], scheme);
     vcpu_run();

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm.h"
@@ -16,7 +17,8 @@
 
 static int vm;
 static uint8_t *ram;
-static uint64_t physical[RAM_SIZE / HUGE_PAGE];
+static uint64_t ram_size;
+static uint64_t physical[LINUX_RAM_SIZE / HUGE_PAGE];
 static uint8_t *areas[DEVICES][BARS]; /* the VMM's address range for each BAR, as large as it */
 static unsigned slots = 1;
 static struct {
@@ -45,21 +47,22 @@ static uint64_t physical_address(const void *page)
     return (entry & PFN) * PAGE;
 }
 
-void memory_start(int of)
+void memory_start(int of, uint64_t size)
 {
     vm = of;
-    ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0);
+    ram_size = size;
+    ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0);
     if (ram == MAP_FAILED)
         fail_errno("the kernel has no huge pages of 2 MiB");
-    for (uint64_t at = 0; at < RAM_SIZE; at += HUGE_PAGE)
+    for (uint64_t at = 0; at < ram_size; at += HUGE_PAGE)
         physical[at / HUGE_PAGE] = physical_address(ram + at);
-    if (set_slot(0, RAM_BASE, RAM_SIZE, ram, 0))
+    if (set_slot(0, RAM_BASE, ram_size, ram, 0))
         fail_errno("KVM does not take RAM");
 }
 
 void *memory_at(uint64_t address, uint64_t size)
 {
-    if (address < RAM_BASE || address - RAM_BASE > RAM_SIZE || size > RAM_SIZE - (address - RAM_BASE))
+    if (address < RAM_BASE || address - RAM_BASE > ram_size || size > ram_size - (address - RAM_BASE))
         return NULL;
     return ram + (address - RAM_BASE);
 }
@@ -73,7 +76,7 @@ uint64_t memory_dma(uint64_t address)
 
 void memory_allow(void)
 {
-    for (uint64_t at = 0; at < RAM_SIZE; at += HUGE_PAGE)
+    for (uint64_t at = 0; at < ram_size; at += HUGE_PAGE)
         vfio_allow(ram + at, HUGE_PAGE, physical[at / HUGE_PAGE]);
 }
 
@@ -100,6 +103,26 @@ uint64_t load_elf(const char *path)
     }
     close(file);
     return header.e_entry;
+}
+
+void load_file(const char *path, uint64_t address)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+
+    if (file < 0 || fstat(file, &status))
+        fail_errno("%s cannot be read", path);
+    uint8_t *memory = memory_at(address, (uint64_t)status.st_size);
+    if (!memory)
+        fail("%s does not fit into RAM", path);
+    for (off_t at = 0; at < status.st_size;) {
+        ssize_t done = pread(file, memory + at, (size_t)(status.st_size - at), at);
+
+        if (done <= 0)
+            fail_errno("%s ends early", path);
+        at += done;
+    }
+    close(file);
 }
 
 int map_piece(const struct device *device, const struct install_entry *entry)

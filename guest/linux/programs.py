@@ -11,34 +11,47 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from .. import payload
 from ..payload import PayloadError
 from ..provision.cache import cache_directory
 from ..provision.compiler import Compiler, find_linux_compiler
 
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-pthread", "-s", "-Wall", "-Wextra", "-Wconversion")
 _VMM = "main vcpu bus device pci msix vgic memory remap rules failure asking"
-PROGRAMS = {
-    "init": ("init.c",),
-    "vmm": tuple(f"{name}.c" for name in _VMM.split()),
-}
-_HEADERS = ("vmm.h",)
-_SHARED = ("plan.h", "hypervisor.h")
-"""Headers of the bare-metal guest."""
 _TIMEOUT_SECONDS = 300
 
 
-def _texts() -> dict[str, str]:
-    here: Traversable = resources.files(__package__)
-    bare = resources.files("pyvfio_user.guest") / "baremetal"
-    own = [name for units in PROGRAMS.values() for name in units] + list(_HEADERS)
-    return {
-        **{name: (here / name).read_text(encoding="utf-8") for name in own},
-        **{name: (bare / name).read_text(encoding="utf-8") for name in _SHARED},
-    }
+@dataclass(frozen=True)
+class _Program:
+    """Sources of this folder, and of the bare-metal guest with what is generated for it; headers are not compiled."""
+
+    own: tuple[str, ...]
+    bare: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    def texts(self) -> dict[str, str]:
+        here: Traversable = resources.files(__package__)
+        bare = payload.sources() if self.bare else {}
+        return {
+            **{name: (here / name).read_text(encoding="utf-8") for name in self.own},
+            **{name: bare[name] for name in self.bare},
+        }
+
+
+PROGRAMS = {
+    "init": _Program(("init.c",)),
+    "vmm": _Program((*(f"{name}.c" for name in _VMM.split()), "vmm.h"), ("plan.h", "hypervisor.h")),
+    "process": _Program(
+        ("process.c", "process_pci.c", "process_driver.c", "process.h"),
+        ("main.c", "run.c", "script.c", "mailbox.c", "ops.S", "guest.h", "plan.h", "ops.h", "probe.h", "hypervisor.h"),
+        ("-DHOME_EL=0",),
+    ),
+}
 
 
 def build(program: str, compiler: Compiler | None = None) -> Path:
@@ -49,8 +62,7 @@ def build(program: str, compiler: Compiler | None = None) -> Path:
         ProvisionError: There is no compiler.
     """
     chosen = compiler or find_linux_compiler()
-    texts = _texts()
-    parts = (program, chosen.kind, chosen.version, FLAGS, PROGRAMS[program], sorted(texts.items()))
+    parts = (program, chosen.kind, chosen.version, FLAGS, PROGRAMS[program], sorted(PROGRAMS[program].texts().items()))
     target = cache_directory() / f"{program}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,9 +73,12 @@ def build(program: str, compiler: Compiler | None = None) -> Path:
 
 def compile_in(folder: Path, program: str, compiler: Compiler, extra: Sequence[str] = ()) -> Path:
     """The program compiled in this folder, with `extra` flags for the compiler. Raises `PayloadError`."""
-    for name, text in _texts().items():
+    chosen = PROGRAMS[program]
+    texts = chosen.texts()
+    for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    command = [*compiler.command, *FLAGS, *extra, *PROGRAMS[program], "-o", program]
+    units = [name for name in texts if not name.endswith(".h")]
+    command = [*compiler.command, *FLAGS, *chosen.flags, *extra, *units, "-o", program]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -17,6 +17,7 @@
 /* The guest's RAM, in huge pages, so that each of its buffers is contiguous for the device. */
 #define RAM_BASE 0x40000000ull
 #define RAM_SIZE 0x01000000ull
+#define LINUX_RAM_SIZE 0x08000000ull
 #define HUGE_PAGE 0x200000ull
 
 /* ioctl, whose second argument some C libraries have as an int. */
@@ -82,11 +83,12 @@ void vgic_start(void);
 void vgic_route(void); /* after a vector has changed */
 
 /* memory.c */
-void memory_start(int vm);
+void memory_start(int vm, uint64_t size);
 void *memory_at(uint64_t address, uint64_t size); /* RAM; NULL if not all of it is */
 uint64_t memory_dma(uint64_t address);
 void memory_allow(void); /* all RAM to the devices, by vfio */
 uint64_t load_elf(const char *path);
+void load_file(const char *path, uint64_t address);
 void install(struct install_request *request);
 
 /* The guest asks for pages of a BAR to be Normal Non-cacheable, or Device again: 0 if it may, -1 if not. */
@@ -111,7 +113,8 @@ int try_slot(enum trial trial);
 void bus_access(uint64_t address, int write, unsigned size, uint64_t *value);
 
 /* vcpu.c */
-void vcpu_start(const char *image);
+enum image { IMAGE_GUEST, IMAGE_LINUX }; /* the bare-metal guest, or a Linux */
+void vcpu_start(enum image image);
 void vcpu_watch(uint64_t milliseconds);   /* until the instruction then running is given up; 0: never */
 void vcpu_recover(uint64_t address);      /* where the guest goes on after that, and after what could not be run */
 void vcpu_run(void);                      /* until the guest turns itself off */
