@@ -38,8 +38,10 @@ def kernel_jobs(
     expect: str | None = None,
     append: str = "",
     schemes: Iterable[str] = (),
+    linux: bool = False,
 ) -> Iterator[KernelJob]:
     """One job a kernel and CPU; ``modules`` and ``config`` are of those that are named by a path.
+    ``linux``: a Linux is run as virtual machine, too.
 
     ``schemes`` are those to be shown by the kernel that has them all; none: all that it has.
 
@@ -60,7 +62,7 @@ def kernel_jobs(
         for cpu in dict.fromkeys(cpus or DEFAULT_CPUS):
             yield KernelJob(
                 name, release, str(image), _text(own_modules), _text(own_config), cpu,
-                expect or EXPECTED.get(name), tuple(ranges), append, shown,
+                expect or EXPECTED.get(name), tuple(ranges), append, shown, linux,
             )  # fmt: skip
 
 

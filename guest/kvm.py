@@ -26,6 +26,7 @@ from .lanes.places import PLACES, Place
 from .layout import GAP, LAYOUT, installation
 from .linux.boot import BootedLinux, LinuxImage, booted_linux
 from .linux.failures import explain
+from .nested import Nested
 from .operation import PAGE, Access, Op
 from .plan import Asked, Range
 from .proof import quarrel
@@ -44,6 +45,8 @@ _FULL = ("wc-trapped", "wc-mapped")
 TYPES = MEMORY_TYPES[:-1]
 """A virtual machine is not given memory tagging, so that the tagged type is reserved there."""
 DEVICE_TYPE, NC_TYPE = "04", "44"
+
+_STEPS = ("booting", "vfio", "vfio pieces", "ram", "rules and scenarios", "sysfs", "sysfs wc", "linux")
 
 Progress = Callable[[int, int, str], None]
 
@@ -66,11 +69,18 @@ class KernelJob(msgspec.Struct, frozen=True, tag=True):
     append: str = ""
     schemes: tuple[str, ...] = ()
     """Those that this one kernel has, to be chosen by its parameter."""
+    linux: bool = False
+    """Whether a Linux of the same kernel is run as virtual machine, too."""
 
     @property
     def title(self) -> str:
         """Which run it is, for people."""
         return f"Linux {self.release}, -cpu {self.cpu}"
+
+    @property
+    def steps(self) -> int:
+        """How many there are, for the progress."""
+        return len(_STEPS) if self.linux else len(_STEPS) - 1
 
     @property
     def files(self) -> LinuxImage:
@@ -90,9 +100,6 @@ class Site(NamedTuple):
     """Each BAR is mapped in one piece; otherwise each range by itself."""
 
 
-_STEPS = ("booting", "vfio", "vfio pieces", "ram", "rules and scenarios", "sysfs", "sysfs wc")
-
-
 async def run_kernel(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
     """Boot a kernel and look at all ways that it has; judge it by what is expected, or by the scheme that it shows.
 
@@ -101,7 +108,7 @@ async def run_kernel(job: KernelJob, progress: Progress, probe: Probe | None = N
         KernelError: The kernel, its modules or its configuration cannot be used.
         ProvisionError: There is no QEMU or no compiler.
     """
-    progress(0, len(_STEPS), _STEPS[0])
+    progress(0, job.steps, _STEPS[0])
     try:
         async with booted_linux(job.files, job.cpu, ("vfio", "sysfs"), [Upcase()], probe) as up:
             run = KernelRun(job, up, progress)
@@ -110,6 +117,8 @@ async def run_kernel(job: KernelJob, progress: Progress, probe: Probe | None = N
             await run.sysfs()
             await up.guest.off()
             await up.vm.wait()
+        if job.linux:
+            await run.linux()
     except QemuError as error:
         raise MatrixError(explain(str(error))) from error
     return run.result()
@@ -155,10 +164,8 @@ class KernelRun:
         await self._site(lane, self._control("ram", "positive control", NORMAL_WB, Backing.RAM))
         self._next("rules and scenarios")
         nibbles = installation(decision).patches[_CONTROL].stage2, encode_stage2(NORMAL_WB, self.fwb)
-        self.findings += await scenarios(lane, self.up, f"{self.job.cpu}, Linux {self.job.release}", *nibbles)
-        for finding in self.findings:
-            if finding.problem:
-                lane.problem(f"Linux {self.job.release}", finding.problem)
+        where = f"{self.job.cpu}, Linux {self.job.release}"
+        self._keep(lane, await scenarios(lane, self.up, where, *nibbles))
 
     async def sysfs(self) -> None:
         """The negative control: no kernel relaxes what did not come from vfio."""
@@ -168,13 +175,30 @@ class KernelRun:
         self._next("sysfs wc")
         await self._site(lane, self._control("sysfs wc", "negative control", NGNRE, Backing.RESOURCE_WC))
 
+    async def linux(self) -> None:
+        """A boot of its own, whose virtual machine is a Linux."""
+        self._next("linux")
+        patches = installation(decide(self.judged_by, self.fwb)).patches
+        stage2 = {name: patch.stage2 for name, patch in patches.items()}
+        nested = Nested(self.job.release, self.job.cpu, stage2, fwb=self.fwb)
+        await nested.run(self.job.files, self.job.cpu)
+        if nested.lane is not None:
+            self.lanes.append(nested.lane)
+            self._keep(nested.lane, nested.findings)
+
+    def _keep(self, lane: KvmLane, findings: Sequence[Finding]) -> None:
+        self.findings += findings
+        for finding in findings:
+            if finding.problem:
+                lane.problem(f"Linux {self.job.release}", finding.problem)
+
     @property
     def judged_by(self) -> str:
         """The scheme to judge by."""
         return self.job.expected or self.identity.nearest
 
     def _next(self, what: str) -> None:
-        self.progress(_STEPS.index(what), len(_STEPS), what)
+        self.progress(_STEPS.index(what), self.job.steps, what)
 
     def _wanted(self, name: str) -> bool:
         return not self.job.ranges or name in self.job.ranges

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..bridge.attributes import NGNRE, NORMAL_NC, MemoryType, combine, decode_stage2
 from ..bridge.recorder import Transaction
 from ..devices.mailbox import MailboxError
@@ -10,21 +12,27 @@ from .battery import FULL, INDEX, SHORT
 from .errors import QemuError
 from .findings import Finding
 from .lanes.installation import Installation, Patch
-from .lanes.kvm import Backing
+from .lanes.kvm import Backing, mapped_pages
 from .lanes.nested import NestedLane, signal_name
 from .lanes.places import PLACES
 from .layout import LAYOUT
 from .linux.boot import BootedLinux, LinuxImage, booted_linux
 from .operation import PAGE, Access
 from .plan import MAIR, Experiment, Range, Status
-from .verdict import Verdict
 from .stage1 import kernel_mapping
 from .stage2 import read_tables
+from .verdict import Verdict
 
 _WINDOW = "wc-trapped"
 _DRIVER = RANGES["dynamic"]
 _OPS = tuple(op for op in FULL if op.access is not Access.EXCLUSIVE and 0 in op.levels)
-_BATTERIES = (("control", NGNRE), ("wc-mapped", NGNRE), (_WINDOW, NGNRE), ("wc-mapped", NORMAL_NC), (_WINDOW, NORMAL_NC))
+_BATTERIES = (
+    ("control", NGNRE),
+    ("wc-mapped", NGNRE),
+    (_WINDOW, NGNRE),
+    ("wc-mapped", NORMAL_NC),
+    (_WINDOW, NORMAL_NC),
+)
 """BAR 0 is not prefetchable, so that there is no resource0_wc."""
 _PATHS = {NGNRE: "resource2", NORMAL_NC: "resource2_wc"}
 _LOST = "the virtual machine is lost: KVM_RUN -EFAULT"
@@ -34,9 +42,9 @@ _EFAULT = "KVM_RUN ended with Bad address"
 class Nested:
     """One boot, and what was found: findings, and the lane's batteries and tally, which are as those of every lane."""
 
-    def __init__(self, name: str, cpu: str, nibble: int, *, fwb: bool) -> None:
-        """``nibble`` is what stage 2 must be where vfio has mapped a BAR that Linux' driver takes for its own."""
-        self.cpu, self.nibble, self.fwb = f"{cpu}, Linux {name}", nibble, fwb
+    def __init__(self, name: str, cpu: str, stage2: Mapping[str, int], *, fwb: bool) -> None:
+        """``stage2`` is what it must be on each range, by name, where vfio has mapped the BARs."""
+        self.cpu, self.stage2, self.fwb = f"{cpu}, Linux {name}", stage2, fwb
         self.findings: list[Finding] = []
         self.lane: NestedLane | None = None
 
@@ -47,7 +55,7 @@ class Nested:
             self.lane = lane = NestedLane(up.guest, up.probe, hello, fwb=self.fwb)
             driver = [each for each in up.guest.last.transactions if _is_drivers(each)]
             await self._driver(lane, up, driver)
-            patches = {name: Patch(PLACES[name], self.nibble, None) for name, _ in _BATTERIES}
+            patches = {name: Patch(PLACES[name], self.stage2[name], None) for name, _ in _BATTERIES}
             whole = [Range(bar.index, 0, bar.size // PAGE, Backing.DEVICE, 0) for bar in LAYOUT.bars]
             await lane.map(Installation(patches), whole, self.cpu)
             await self._descriptors(lane, up)
@@ -60,10 +68,10 @@ class Nested:
             await up.vm.wait()
 
     async def _driver(self, lane: NestedLane, up: BootedLinux, accesses: list[Transaction]) -> None:
-        """The mapping of Debian's driver: its type in the guest's tables, stage 2 behind it, what reached the device."""
+        """The mapping of Debian's driver: its type in the guest's tables, the stage 2 behind it, the accesses made."""
         name = "ramoops, by ioremap_wc"
-        effective = combine(NORMAL_NC, self.nibble, self.fwb)
-        expected = f"stage 1 44 over stage 2 {self.nibble:x}: {effective}; reads and writes, all aligned"
+        effective = combine(NORMAL_NC, self.stage2[_DRIVER.name], self.fwb)
+        expected = f"stage 1 44 over stage 2 {self.stage2[_DRIVER.name]:x}: {effective}; reads and writes, all aligned"
         where = lane.hello.physical(_DRIVER.bar, _DRIVER.offset)
         if not lane.hello.mapping:
             observed = "the driver has mapped nothing"
@@ -91,21 +99,24 @@ class Nested:
         """Have stage 2 map all pages, which an access that crosses pages would else make twice; what they are."""
         places = [PLACES[name] for name in dict(_BATTERIES)]
         look = await lane.look(up.stub, places)
-        found = {page.memattr for page in look.tables.pages.values() if page is not None}
-        if found != {self.nibble}:
-            lane.problem(self.cpu, f"stage 2 must be {self.nibble:x}, not {sorted(found)}")
+        for place in places:
+            pages = [look.tables.pages[lane.hello.physical(place.bar, offset)] for offset in mapped_pages(place)]
+            found = {None if page is None else page.memattr for page in pages}
+            if found != {self.stage2[place.name]}:
+                lane.problem(f"{self.cpu}, {place.name}", f"stage 2 must be {self.stage2[place.name]:x}, not {found}")
 
     async def _battery(self, lane: NestedLane, name: str, s1: MemoryType) -> None:
-        ops = lane.survivable(_OPS if name == _WINDOW else SHORT, s1, self.nibble)
+        nibble = self.stage2[name]
+        ops = lane.survivable(_OPS if name == _WINDOW else SHORT, s1, nibble)
         size = "full" if name == _WINDOW else "short"
         path = _PATHS[s1].replace("2", str(PLACES[name].bar))
         where = f"{path}: battery of a process on {name}"
         ran = await lane.guest_battery(name, s1, ops, size, f"{self.cpu}, {where}")
-        effective = combine(s1, self.nibble, self.fwb)
+        effective = combine(s1, nibble, self.fwb)
         verdict = lane.batteries[ran.key].verdict if ran.trace else Verdict.DISAGREE
         self.findings.append(
             Finding(
-                "kvm", self.cpu, "linux", where, f"as the architecture has it for {s1} over {self.nibble:x}: {effective}",
+                "kvm", self.cpu, "linux", where, f"as the architecture has it for {effective}, {s1} over {nibble:x}",
                 f"{ran.experiments} experiments, {ran.transactions} transactions at the device", verdict, "", ran.key,
             )
         )  # fmt: skip
@@ -113,7 +124,7 @@ class Nested:
     async def _unaligned(self, lane: NestedLane, up: BootedLinux, s1: MemoryType) -> bool:
         """What an unaligned store of a process comes to; whether the guest lives on."""
         name = f"{_PATHS[s1]}: unaligned store of a process"
-        lost = not s1.is_device and decode_stage2(self.nibble, self.fwb).type.is_device
+        lost = not s1.is_device and decode_stage2(self.stage2[_WINDOW], self.fwb).type.is_device
         fault = s1.is_device
         expected = _LOST if lost else "SIGBUS 1 (BUS_ADRALN)" if fault else "works"
         expected += f"; the device gets {'nothing' if lost or fault else '8x1'}"

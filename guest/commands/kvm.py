@@ -29,6 +29,7 @@ AS_EXPECTED, OTHERWISE, UNTESTED = 0, 1, 125
     "--cpu", "cpus", multiple=True, metavar="C", help="A CPU of QEMU's (default: max, which has FWB); repeatable."
 )
 @click.option("--append", default="", metavar="WORDS", help="For the kernel's command line.")
+@click.option("--linux-guest", "linux", is_flag=True, help="Run a Linux of the same kernel as virtual machine, too.")
 @click.option("--claims", is_flag=True, help="Name the probes behind each answer of the scorecard.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
 @click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to look at here.")
@@ -39,6 +40,7 @@ def kvm(
     expect: str | None,
     cpus: Sequence[str],
     append: str,
+    linux: bool,
     claims: bool,
     json_file: Path | None,
     page: Path | None,
@@ -60,8 +62,8 @@ def kvm(
 
     async def session() -> int:
         try:
-            jobs = [*kernel_jobs(kernels, cpus, modules=modules, config=config, expect=expect, append=append)]
-            found = await view_jobs(jobs, Shown(console(), json_file, page, claims=claims))
+            jobs = kernel_jobs(kernels, cpus, modules=modules, config=config, expect=expect, append=append, linux=linux)
+            found = await view_jobs([*jobs], Shown(console(), json_file, page, claims=claims))
         except (PayloadError, ProvisionError) as error:
             click.echo(f"Error: {error}", err=True)
             return UNTESTED

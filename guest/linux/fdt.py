@@ -1,4 +1,4 @@
-"""A flattened device tree, written (Devicetree Specification, 5): what a Linux is told of the machine that it runs on."""
+"""A flattened device tree, written (Devicetree Specification, 5): what a Linux is told of its machine."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A Linux as the virtual machine: what the VMM loads, and the machine that it is told of (`vgic.c`, `bus.c`, `vcpu.c`)."""
+"""A Linux as the virtual machine: what the VMM loads, and the machine that it has (`vgic.c`, `bus.c`, `vcpu.c`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from . import programs
-from .fdt import Node, cells, flatten
+from .fdt import Node, Value, cells, flatten
 from .initramfs import archive
 from .modules import load_order
 
@@ -13,7 +13,9 @@ RAM, RAM_SIZE, INITRD = 0x4000_0000, 0x0800_0000, 0x4600_0000
 MEMORY_HUGE_PAGES = RAM_SIZE // 0x20_0000
 _GIC, _MSI = 1, 2
 _PPI_LOW = 8
-_COMMAND_LINE = "earlycon=pl011,0x9000000 keep_bootcon loglevel=4 panic=-1 norandmaps no_hash_pointers hugepages=1 rdinit=/process"
+_COMMAND_LINE = (
+    "earlycon=pl011,0x9000000 keep_bootcon loglevel=4 panic=-1 norandmaps no_hash_pointers hugepages=1 rdinit=/process"
+)
 
 
 def nested_files(image: Path, modules: Path | None) -> dict[str, bytes]:
@@ -70,7 +72,7 @@ def tree(initrd_size: int) -> bytes:
             "dma-coherent": None,
         },
     )
-    chosen = {
+    chosen: dict[str, Value] = {
         "bootargs": _COMMAND_LINE,
         "linux,initrd-start": cells(INITRD),
         "linux,initrd-end": cells(INITRD + initrd_size),

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from pyvfio_user.bridge.attributes import NGNRNE, NORMAL_NC, MemoryType
-from pyvfio_user.guest.stage1 import host_types
+from pyvfio_user.guest.errors import QemuError
+from pyvfio_user.guest.stage1 import Mapping, host_types, kernel_mapping
+from pyvfio_user.guest.stage2 import Tables
 from pyvfio_user.guest.translation import Snapshot
 
 E2H = 1 << 34
@@ -66,3 +68,37 @@ def test_a_snapshot_fetches_each_piece_once() -> None:
 
     assert asyncio.run(look()) == [bytes(range(8)), bytes(range(8, 16)), bytes(range(0xF8, 0x100)), bytes(range(8))]
     assert asked == [(0x1000, 2048), (0x1800, 2048)]
+
+
+RAM = 0x4000_0000
+STAGE2 = {BASE + 8: 0xA003, 0xA000: 0xB003}
+STAGE2 |= {0xB000 + 8 * page: 0x7000_0000 + page * 4096 | LEAF for page in range(4)}
+"""Stage 2 of a virtual machine: guest physical 1 GiB and four pages on are at 0x70000000; 40 bits from level 1."""
+TABLES = Tables(BASE, 24 | 1 << 6, 1, {})
+VIRTUAL = 0xFFFF_8000_8123_4000
+
+
+def kernel(words: dict[int, int], **registers: int) -> Mapping | None:
+    """Linux' MAIR_EL1 and TCR_EL1, with 48 bits; its first table is the first page of RAM."""
+    common = {"TCR_EL1": 16 << 16 | 2 << 30, "TTBR1_EL1": 5 << 48 | RAM | 1, "MAIR_EL1": 0x04_00_44_F0_FF}
+    return asyncio.run(kernel_mapping(Machine({**common, **registers}, {**STAGE2, **words}), TABLES, VIRTUAL))
+
+
+def tables(leaf: int) -> dict[int, int]:
+    """Its tables, which name guest physical addresses, where stage 2 has them."""
+    indexes = [VIRTUAL >> shift & 511 for shift in (39, 30, 21, 12)]
+    entries = [RAM + 0x1000 | 3, RAM + 0x2000 | 3, RAM + 0x3000 | 3, leaf]
+    return {0x7000_0000 + 0x1000 * n + 8 * indexes[n]: entries[n] for n in range(4)}
+
+
+def test_a_mapping_of_a_guests_kernel() -> None:
+    assert kernel(tables(0x1015_0000 | LEAF | 2 << 2)) == Mapping(NORMAL_NC, 0x1015_0000)
+    assert kernel(tables(0x1015_0000 | LEAF | 3 << 2)) == Mapping(NGNRNE, 0x1015_0000)
+    assert kernel(tables(0)) is None
+
+
+def test_tables_of_a_guest_that_cannot_be_followed() -> None:
+    with pytest.raises(QemuError, match="must be in its RAM, not at 0x50000800"):
+        kernel({}, TTBR1_EL1=0x5000_0000)
+    with pytest.raises(QemuError, match=r"must have a granule of 4 KiB, not TCR_EL1\.TG1 = 3"):
+        kernel({}, TCR_EL1=16 << 16 | 3 << 30)
