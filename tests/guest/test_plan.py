@@ -204,9 +204,10 @@ def test_hello_tells_features_and_addresses() -> None:
     fields = [0] * 14
     fields[3], fields[6] = 1 << 40, 2 << 20
     function = hello.PCI_DEVICE.pack(0x1234, 0xBE50, 0x058000, 1 << 15, 0x10000000, 0, 0x10100000, 0, 0, 0, *([0] * 6))
-    body = hello.FIXED.pack(*fields, 0, 1, 0, 0) + function
+    body = hello.FIXED.pack(*fields, 0, 1, 0xFFFF_8000_8109_0000) + function
     found = hello.unpack_hello(answer(Command.HELLO, 1, 0, body))
     assert found.features == {"fwb", "lse"}
+    assert (found.under_test, found.mapping) == (0, 0xFFFF_8000_8109_0000)
     assert found.address(el=1, s1=4, bar=2, offset=0x40) == 0x5_1010_0040
     assert found.address(el=2, s1=4, bar=plan.PLATFORM, offset=0x0901_0000) == 0x9_0901_0000
     assert found.find(0x1234, 0xBE50).class_code == 0x058000
