@@ -28,7 +28,7 @@ static unsigned value_of(qemu_plugin_meminfo_t info, uint64_t data[2])
     return size;
 }
 
-static void accessed(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t address, const struct site *site)
+__attribute__((noinline)) static void accessed(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t address, const struct site *site)
 {
     uint64_t data[2];
     unsigned size = value_of(info, data);
@@ -47,7 +47,10 @@ static void accessed(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t add
         pci_access((uint64_t)page->event.peripheral * PAGE + address % PAGE, size, data[0], kind != EVENT_LOAD);
 }
 
-/* One event of a simple instruction. */
+_Static_assert(offsetof(struct event, kind) == offsetof(struct event, vcpu) + 4 &&
+                   offsetof(struct event, flags) == offsetof(struct event, vcpu) + 8, "common");
+
+/* One event of a simple instruction. Its kind and flags are put into what all events of the page have in common. */
 static void record_one(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t address, const struct page *page,
                        const struct site *site)
 {
@@ -59,13 +62,29 @@ static void record_one(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t a
     event->pc = site->pc;
     event->offset = page->event.offset + (address - page->start);
     event->instruction = site->word;
-    memcpy(&event->vcpu, &page->event.vcpu, sizeof *event - offsetof(struct event, vcpu));
-    event->kind = site->meaning.kind;
-    event->flags |= site->meaning.flags;
-    uint64_t data[2];
+    uint64_t common[2], data[2];
+    memcpy(common, &page->event.vcpu, sizeof common);
+    common[0] |= (uint64_t)site->meaning.kind << 32;
+    common[1] |= site->meaning.flags;
+    memcpy(&event->vcpu, common, sizeof common);
     event->size = value_of(info, data);
     memcpy(event->data, data, sizeof data);
     ring_end(event, sequence);
+}
+
+/* What is rare is apart, so that the rest needs few registers. */
+__attribute__((noinline)) static void on_other_access(struct vcpu *vcpu, qemu_plugin_meminfo_t info, uint64_t address,
+                                                      const struct site *site)
+{
+    struct page *page = &vcpu->pages[address / PAGE % PAGES];
+
+    if (!page_holds(vcpu, page, address, 1))
+        page = page_find(vcpu, address, &info);
+    if (!page)
+        return;
+    /* What begins in ordinary memory may end in a window. */
+    if (page->window || !page_holds(vcpu, page, address, 1ull << qemu_plugin_mem_size_shift(info)))
+        accessed(vcpu, info, address, site);
 }
 
 void on_access(unsigned index, qemu_plugin_meminfo_t info, uint64_t address, void *userdata)
@@ -77,20 +96,12 @@ void on_access(unsigned index, qemu_plugin_meminfo_t info, uint64_t address, voi
     if (likely(page_holds(vcpu, page, address, 16))) {
         if (!page->window)
             return;
-        if (!site->simple || page->config || vcpu->hidden.pending || vcpu->open) {
-            accessed(vcpu, info, address, site);
+        if (likely(site->simple && !page->config && !vcpu->hidden.pending && !vcpu->open)) {
+            if (vcpu->barriers)
+                record_barriers(vcpu);
+            record_one(vcpu, info, address, page, site);
             return;
         }
-        if (vcpu->barriers)
-            record_barriers(vcpu);
-        record_one(vcpu, info, address, page, site);
-        return;
     }
-    if (!page_holds(vcpu, page, address, 1))
-        page = page_find(vcpu, address, &info);
-    if (!page)
-        return;
-    /* What begins in ordinary memory may end in a window. */
-    if (page->window || !page_holds(vcpu, page, address, 1ull << qemu_plugin_mem_size_shift(info)))
-        accessed(vcpu, info, address, site);
+    on_other_access(vcpu, info, address, site);
 }

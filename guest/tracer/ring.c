@@ -9,8 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define AHEAD 16 /* events: their lines come from the reader's cache, or from memory */
-
 struct ring *ring;
 
 static bool usable(const struct ring *found, uint64_t size)
@@ -96,8 +94,8 @@ void ring_lose(struct vcpu *vcpu)
     __atomic_fetch_add(&ring->dropped, 1, __ATOMIC_RELAXED);
 }
 
-/* Where to write the next event, all but its number, before ring_end; or NULL: there is no room, and it is counted. */
-struct event *ring_begin(struct vcpu *vcpu, uint64_t *sequence)
+/* With other writers, or when it is not known that there is room. */
+struct event *ring_begin_slowly(struct vcpu *vcpu, uint64_t *sequence)
 {
     struct event *event = NULL;
 

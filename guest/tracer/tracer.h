@@ -11,6 +11,7 @@
 #define PAGE 4096ull
 #define PAGES 256 /* that a vCPU remembers */
 #define WINDOWS 8
+#define AHEAD 16 /* events: their lines come from the reader's cache, or from memory */
 #define BARRIERS 81 /* kinds of them: five with sixteen options each, and DGH */
 
 /* What an instruction does that matters here, by its encoding. */
@@ -134,7 +135,21 @@ void sites_clear(void);
 /* ring.c */
 bool ring_open(const char *path);
 void ring_lose(struct vcpu *vcpu);
-struct event *ring_begin(struct vcpu *vcpu, uint64_t *sequence);
+struct event *ring_begin_slowly(struct vcpu *vcpu, uint64_t *sequence);
+
+/* Where to write the next event, all but its number, before ring_end; or NULL: there is no room, and it is counted. */
+static inline struct event *ring_begin(struct vcpu *vcpu, uint64_t *sequence)
+{
+    uint64_t head = __atomic_load_n(&ring->head, __ATOMIC_RELAXED);
+
+    if (vcpu_count > 1 || head >= vcpu->limit || vcpu->lost)
+        return ring_begin_slowly(vcpu, sequence);
+    struct event *event = &ring->events[head & (ring->capacity - 1)];
+    __builtin_prefetch(&ring->events[(head + AHEAD) & (ring->capacity - 1)], 1);
+    *sequence = head + 1;
+    __atomic_store_n(&ring->head, head + 1, __ATOMIC_RELAXED);
+    return event;
+}
 
 static inline void ring_end(struct event *event, uint64_t sequence)
 {
