@@ -14,6 +14,8 @@ from .errors import MatrixError, QemuError
 from .identify import Identity
 from .jobs import CHANGED_PAGE, JobResult
 from .kvm import DEVICE_TYPE, NC_TYPE, TYPES, KernelJob, KernelRun, Progress, Site
+from .kvm_coherent import SCHEME as COHERENT
+from .kvm_coherent import run_coherent
 from .lanes.installation import Installation
 from .lanes.kvm import Backing, KvmLane, Look
 from .layout import DRIVER, GAP, LAYOUT, REQUEST, installation
@@ -23,29 +25,37 @@ from .operation import PAGE
 from .plan import Asked, Range
 from .script import Space
 
-BUILT = tuple(name for name in SCHEMES if name not in ("cacheable-follow", "vfio-wc-uapi"))
-"""The schemes of guest/linux/patches. One of the others is shown by the real nvgrace-gpu; one is nothing to KVM."""
+BUILT = tuple(name for name in SCHEMES if name != "vfio-wc-uapi")
+"""The schemes of guest/linux/patches, and that which the kernel's own nvgrace-gpu shows; the other is not KVM's."""
 _WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
 
 
 async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
-    """Boot the kernel once; for each of the job's schemes a VMM of its own. Raises as `run_kernel` does."""
+    """Boot the kernel once; for each of the job's schemes a VMM of its own. Raises as `run_kernel` does.
+
+    The scheme that takes a device of its own has a boot of its own.
+    """
     steps = ["booting", *job.schemes]
     progress(0, len(steps), steps[0])
-    results = []
+    own = {name: msgspec.structs.replace(job, release=f"{job.release} ({name})", expected=name) for name in job.schemes}
+    patched = [name for name in job.schemes if name != COHERENT]
+    results = {}
     try:
-        async with booted_linux(job.files, job.cpu, [f"vfio:{name}" for name in job.schemes], probe=probe) as up:
-            for step, name in enumerate(job.schemes, start=1):
-                progress(step, len(steps), name)
-                own = msgspec.structs.replace(job, release=f"{job.release} ({name})", expected=name)
-                run = SchemeRun(own, up, progress)
-                await run.cases(name)
-                results.append(run.result())
-                await up.guest.off()
-            await up.vm.wait()
+        if patched:
+            async with booted_linux(job.files, job.cpu, [f"vfio:{name}" for name in patched], probe=probe) as up:
+                for name in patched:
+                    progress(steps.index(name), len(steps), name)
+                    run = SchemeRun(own[name], up, progress)
+                    await run.cases(name)
+                    results[name] = run.result()
+                    await up.guest.off()
+                await up.vm.wait()
     except QemuError as error:
         raise MatrixError(explain(str(error))) from error
-    return _together(results)
+    if COHERENT in job.schemes:
+        progress(steps.index(COHERENT), len(steps), COHERENT)
+        results[COHERENT] = await run_coherent(own[COHERENT], progress)
+    return _together([results[name] for name in job.schemes])
 
 
 class SchemeRun(KernelRun):

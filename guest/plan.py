@@ -76,11 +76,11 @@ _REFUSALS = {
 
 
 class GuestRefused(RuntimeError):
-    """The guest refused a message; `reason` says why."""
+    """The guest refused a message; `reason` says why, `count` is the number that came with it."""
 
     def __init__(self, reason: Refusal, count: int) -> None:
         super().__init__("the guest refused a message: " + _REFUSALS[reason].format(count=count))
-        self.reason = reason
+        self.reason, self.count = reason, count
 
 
 class Fault(IntFlag):

@@ -46,9 +46,9 @@ class Backing(IntEnum):
     """Nothing: KVM cannot run an access."""
 
 
-def area(bar: int) -> int:
-    """Where the VMM has a BAR of its first device, the probe: `HYPERVISOR_AREA` of the bare-metal guest's sources."""
-    return 0x10_0000_0000 + bar * 0x1_0000_0000
+def area(bar: int, device: int = 0) -> int:
+    """Where the VMM has a BAR of a device, the probe first: `HYPERVISOR_AREA` of the bare-metal guest's sources."""
+    return (device + 1) * 0x10_0000_0000 + bar * 0x1_0000_0000
 
 
 def mapped_pages(place: Place) -> list[int]:

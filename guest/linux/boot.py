@@ -8,7 +8,7 @@ import shlex
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ from ..provision.qemu import find_qemu
 from ..qemu import Qemu
 from . import programs
 from .config import MODULES, check_config, embedded_config, gunzip, machine_for, read_config, unobservable
+from .devicetree import add_node, cells
 from .initramfs import archive
 from .modules import load_order
 from .nested import MEMORY_HUGE_PAGES, nested_files
@@ -39,6 +40,8 @@ _ANSWER = 60.0
 """Seconds that a virtual machine may take for one answer."""
 _MAGIC_AT, _MAGIC = 56, b"ARM\x64"
 """Where an Image says that it is one (Linux, arch/arm64/booting.rst)."""
+_HOST_BRIDGE, _PROBE_SLOT = "pcie@10000000", 2
+"""Its node in the device tree, and the probe's device number: the virtio-iommu comes first."""
 _BASE = "console=ttyAMA0 loglevel=3 panic=-1 iommu.passthrough=1"
 _HUGE_PAGES = 8
 """What the bare-metal guest has as RAM."""
@@ -81,11 +84,13 @@ async def booted_linux(
     ways: Sequence[str],
     others: Sequence[Device] = (),
     probe: Probe | None = None,
+    nodes: Sequence[Mapping[str, bytes]] = (),
 ) -> AsyncIterator[BootedLinux]:
     """Serve a probe (a new one unless given) and other devices, and boot the kernel.
 
     The VMM runs once for each of ``ways``: "vfio", "sysfs", "linux". For "linux" the virtual machine is a Linux of the
-    same kernel, else the bare-metal guest. It has all the devices, the probe first; the VMM takes up to four.
+    same kernel, else the bare-metal guest. It has all the devices, the probe first; the VMM takes up to four. ``nodes``
+    are properties of ``others`` for the device tree, which is then QEMU's with these added.
 
     Raises:
         KernelError: The kernel, its modules or its configuration cannot be used.
@@ -116,6 +121,9 @@ async def booted_linux(
             extra += ["-machine", "mte=on"]
         if machine == "kvm-bypass":
             extra += ["-dtb", str(await asyncio.to_thread(_device_tree, program, cpu, folder / "dtb"))]
+        elif nodes:
+            tree = await asyncio.to_thread(_described, load_config(machine).command(program, cpu=cpu), nodes, folder)
+            extra += ["-dtb", str(tree)]
         sockets = [folder / f"{index}.sock" for index in range(len(devices))]
         command = load_config(machine).command(program, sockets, cpu=cpu, extra=extra)
         async with contextlib.AsyncExitStack() as stack:
@@ -174,13 +182,27 @@ def _contents(modules: dict[str, bytes]) -> dict[str, bytes]:
     return {**built, "guest.elf": payload.build(el=1).read_bytes(), **numbered}
 
 
+def _described(command: list[str], nodes: Sequence[Mapping[str, bytes]], folder: Path) -> Path:
+    """The device tree of the machine that a command starts, with a node for each device that follows the probe."""
+    _dump([*command, "-machine", f"dumpdtb={folder / 'dtb'}"])
+    tree = (folder / "dtb").read_bytes()
+    for slot, properties in enumerate(nodes, start=_PROBE_SLOT + 1):
+        tree = add_node(tree, _HOST_BRIDGE, f"device@{slot:x},0", {"reg": cells(slot << 11, 0, 0, 0, 0), **properties})
+    (folder / "dtb").write_bytes(tree)
+    return folder / "dtb"
+
+
+def _dump(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise KernelError(f"{shlex.join(command)} must succeed: {done.stderr.strip()}", "use another QEMU or CPU")
+
+
 def _device_tree(program: Path, cpu: str, path: Path) -> Path:
     """The device tree of a machine with an SMMUv3 that no device bypasses; cut to what is used of it."""
     machine = f"virt,virtualization=on,gic-version=3,iommu=smmuv3,dumpdtb={path}"
     command = [str(program), "-machine", machine, "-cpu", cpu, "-m", "512M", "-nodefaults", "-display", "none"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    if done.returncode:
-        raise KernelError(f"{shlex.join(command)} must succeed: {done.stderr.strip()}", "use another QEMU or CPU")
+    _dump(command)
     tree = path.read_bytes()
     header = struct.unpack(">10I", tree[:40])  # Devicetree Specification, 5.2: the strings come last
     size = header[3] + header[8]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NORMAL_NC
+from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NORMAL_NC, MemoryType
 from pyvfio_user.bridge.schemes import SCHEMES
 from pyvfio_user.devices.probe_map import RANGES
 from pyvfio_user.guest.claims import CLAIMS
@@ -32,6 +32,7 @@ HOST = {
 }
 """What the VMM's own mapping is where it asks for what the device stands, by the column "host user mapping" of the
 proposals; elsewhere vfio-pci's pgprot_noncached, Device-nGnRnE."""
+PATCHED = [scheme for scheme in BUILT if scheme != "cacheable-follow"]
 CASES = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
 
 
@@ -59,9 +60,9 @@ def test_every_scheme_is_as_it_was_proposed(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = msgspec.json.decode((tmp_path / "report").read_bytes(), type=Matrix)
     assert [kernel.scheme for kernel in found.kernels] == [kernel.expected for kernel in found.kernels] == list(BUILT)
-    assert set(SCHEMES) - set(BUILT) == {"cacheable-follow", "vfio-wc-uapi"}
+    assert set(SCHEMES) - set(BUILT) == {"vfio-wc-uapi"}
     assert {kernel.fwb for kernel in found.kernels} == {1}
-    for scheme in BUILT:
+    for scheme in PATCHED:
         proofs = [proof for proof in found.proofs if proof.scheme == scheme]
         for case, way in CASES.items():
             seen = {proof.range: proof.memattr for proof in proofs if proof.way == way}
@@ -75,9 +76,37 @@ def test_every_scheme_is_as_it_was_proposed(tmp_path: Path) -> None:
         hosts = {cell.range: cell.observed for cell in found.host if (cell.scheme, cell.case) == (scheme, "asking")}
         for name in RANGES:
             assert hosts[name] == HOST.get(scheme, lambda name: DEVICE)(name), (scheme, name)
+    coherent(found, usemem="6")
     verdicts = {cell.verdict for cell in found.cells} | {cell.accesses for cell in found.cells}
     assert verdicts == {Verdict.AGREE, Verdict.KNOWN_DEVIATION, Verdict.UNOBSERVABLE}
     assert {cell.verdict for cell in found.cells} == {Verdict.AGREE, Verdict.KNOWN_DEVIATION}
+    assert found.vanished == ()
+
+
+def coherent(found: Matrix, usemem: str | None) -> None:
+    """The real nvgrace-gpu: `resmem` Normal-NC on both sides, `usemem` Write-Back with FWB; without, no memslot."""
+    proofs = [proof for proof in found.proofs if proof.scheme == "cacheable-follow"]
+    assert {(proof.range, proof.memattr) for proof in proofs} == {("resmem", "5")} | {
+        ("usemem", memattr) for memattr in [usemem] if memattr
+    }
+    for proof in proofs:
+        device = MemoryType.parse(proof.way.partition("s1=")[2]).is_device
+        assert (proof.effect == "works", proof.device) == (
+            (False, "no byte changed") if device else (True, "bytes 1 to 8 changed")
+        )
+    hosts = {cell.range: cell.observed for cell in found.host if cell.scheme == "cacheable-follow"}
+    assert hosts == {"resmem": "44", **({"usemem": "ff"} if usemem else {})}
+
+
+@pytest.mark.timeout(2400)
+def test_a_cacheable_mapping_is_refused_without_fwb(tmp_path: Path) -> None:
+    done = kvm("--expect", "cacheable-follow", "--cpu", "neoverse-n1", "--json", str(tmp_path / "report"))
+    assert done.exit_code == 0, done.output
+    found = msgspec.json.decode((tmp_path / "report").read_bytes(), type=Matrix)
+    coherent(found, usemem=None)
+    cells = [cell for cell in found.cells if cell.range == "usemem"]
+    assert len(cells) == 7
+    assert {(cell.verdict, cell.note) for cell in cells} == {(Verdict.REFUSED, "KVM: refused with EINVAL")}
 
 
 @pytest.mark.timeout(2400)
