@@ -237,6 +237,8 @@ def _nothing_orders(one: Effect, two: Effect, gathered: bool) -> str:
         return "nothing orders two vCPUs but what one of them waits for [A] B2.3"
     if one.in_ram:
         return "the device reads memory when the doorbell arrives; no barrier that counts is between [A] B2.3"
+    if two.in_ram and one.writes:
+        return "no barrier waits until a posted write has arrived; only a read-back does [A] B2.10.2.3"
     if one.place != two.place:
         return "at different peripherals only a read-back and a DSB order them [A] B2.4.1.1"
     if gathered:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC, MemoryType
@@ -102,14 +102,20 @@ def _insertions(program: Program, shrunk: Shrunk) -> Iterator[_Change]:
         there = sum(each < position for each in shrunk.positions)
         for vcpu in {before.vcpu, behind.vcpu} - {DEVICE}:
             parts = [(cost, name, make()) for cost, name, make in _BARRIERS]
-            if before.kind is Kind.STORE and before.bar not in (None, BAR_CONFIG) and before.vcpu == vcpu:
-                read = load(before.offset, min(before.size, 8), type=before.type, bar=before.bar)
-                back = (*(each._replace(peripheral=before.peripheral) for each in read), *dsb("osh"))
-                parts.append((_READ_BACK, f"a read-back of {_place(before)}, then dsb osh,", back))
+            written = _written_last(program.events[:position], vcpu)
+            if written is not None:
+                read = load(written.offset, min(written.size, 8), type=written.type, bar=written.bar)
+                back = (*(each._replace(peripheral=written.peripheral) for each in read), *dsb("osh"))
+                parts.append((_READ_BACK, f"a read-back of {_place(written)}, then dsb osh,", back))
             for cost, name, part in parts:
                 new = on_vcpu(vcpu, part)
-                if before.barrier is not None and before.vcpu == vcpu and position - 1 in shrunk.positions:
-                    what = f"{name.removesuffix(',')} instead of {before.barrier}, event {position - 1}"
+                if (
+                    cost < _READ_BACK
+                    and before.barrier is not None
+                    and before.vcpu == vcpu
+                    and position - 1 in shrunk.positions
+                ):
+                    what = f"{name} instead of {before.barrier}, event {position - 1}"
                     instead = {shrunk.positions.index(position - 1): new[0]}
                     small, whole = _changed(shrunk.program, instead), _changed(program, {position - 1: new[0]})
                     yield _Change(cost, (position, vcpu), what, small, whole)
@@ -117,6 +123,13 @@ def _insertions(program: Program, shrunk: Shrunk) -> Iterator[_Change]:
                 yield _Change(
                     cost, (position, vcpu), what, shrunk.program.inserted(there, new), program.inserted(position, new)
                 )
+
+
+def _written_last(events: Sequence[Event], vcpu: int) -> Event | None:
+    """The last access before, if it is a store to a BAR; barriers may be behind it."""
+    last = next((each for each in reversed(events) if each.vcpu == vcpu and each.barrier is None), None)
+    stored = last is not None and last.kind is Kind.STORE and last.bar not in (None, BAR_CONFIG)
+    return last if stored else None
 
 
 def _releases(program: Program, shrunk: Shrunk) -> Iterator[_Change]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC
+from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC, MemoryType
 from pyvfio_user.bridge.explore import LitmusFailure, Where, arrives_before, explore, in_one_block
 from pyvfio_user.bridge.explore.card import HONESTY
 from pyvfio_user.bridge.interconnect import (
     RULES,
     Model,
+    Part,
     Program,
     burst,
     dmb,
+    dsb,
     ldar,
     load,
     on_vcpu,
@@ -94,6 +96,21 @@ class TestProposals:
         assert proposals(program, rules=PAGES) == [
             "a read-back of bar0+0x0, then dsb osh, before event 1, the store at bar0+0x1000"
         ]
+
+    @pytest.mark.parametrize("barrier", [dmb("osh"), dsb("osh"), dsb()])
+    @pytest.mark.parametrize("kind", [NGNRNE, NGNRE, NORMAL_NC])
+    def test_a_dsb_does_not_mean_that_a_posted_write_is_there(self, kind: MemoryType, barrier: Part) -> None:
+        """A driver that tells others in RAM that the device is stopped: only a read-back proves it."""
+        stopped = arrives_before(FIRST, Where(0x4000, 8, bar=None))
+        program = Program.of(store(0, type=kind), barrier, ram_store(0x4000))
+        found = explore(program, invariants=[stopped])
+        assert (found.count, found.broken) == (2, {stopped.name: 1})
+        assert found.card is not None
+        assert found.card.missing == (
+            "0 before 2: no barrier waits until a posted write has arrived; only a read-back does [A] B2.10.2.3",
+        )
+        assert [fix.what for fix in found.fixes] == ["a read-back of bar0+0x0, then dsb osh, before event 2, in RAM"]
+        explore(found.fixes[0].program, invariants=[stopped]).assert_holds()
 
     def test_memory_before_a_doorbell(self) -> None:
         program = Program.of(ram_store(0), dmb("ishst"), store(0x1000, type=NGNRE))
