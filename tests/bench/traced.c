@@ -3,7 +3,6 @@
 
 #define RAM_WORDS 1024
 
-_Noreturn void main(void);
 _Noreturn void main_not_el2(void);
 
 static uint64_t ram[RAM_WORDS] __attribute__((aligned(64)));
@@ -67,7 +66,7 @@ _Noreturn void main_not_el2(void)
     fail(EXIT_NOT_EL2, "started below EL2");
 }
 
-_Noreturn void main(void)
+_Noreturn void guest_main(void)
 {
     struct install_entry mapped = { .bar = 2, .memattr = 5, .host = 4, .valid = 1, .pages = 1 };
     uint32_t bad;

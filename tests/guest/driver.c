@@ -4,7 +4,6 @@
 #define NC 4
 #define NGNRE 1
 
-_Noreturn void main(void);
 _Noreturn void main_not_el2(void);
 
 _Noreturn void main_not_el2(void)
@@ -12,7 +11,7 @@ _Noreturn void main_not_el2(void)
     fail(EXIT_NOT_EL2, "started below EL2");
 }
 
-_Noreturn void main(void)
+_Noreturn void guest_main(void)
 {
     const struct install_entry entries[] = {
         { .bar = 2, .memattr = 5, .host = NC, .valid = 1, .pages = 1 },
@@ -27,7 +26,7 @@ _Noreturn void main(void)
     if (under_test < 0 || mmu_install(entries, 2, 0, &bad))
         fail(EXIT_PANIC, "no device, or it cannot be mapped");
     uint64_t window = HOST_WINDOW + place(2, 0, PAGE), registers = HOST_WINDOW + place(0, 0, PAGE);
-    for (uint64_t number = 1; number <= ENTRIES; number++) {
+    for (uint64_t number = 1; number <= COUNT; number++) {
         __asm__ volatile("str %0, [%1]; str %0, [%1, #8]; str %0, [%1, #16]; str %0, [%1, #24]"
                          ::"r"(number), "r"(window) : "memory");
         __asm__ volatile(BARRIER ::: "memory");

@@ -19,7 +19,7 @@ _Noreturn void _start(void)
     long registers = map("/sys/bus/pci/devices/0000:00:10.0/resource0");
     if (window < 0 || registers < 0)
         power_off();
-    for (uint64_t number = 1; number <= ENTRIES; number++) {
+    for (uint64_t number = 1; number <= COUNT; number++) {
         __asm__ volatile("stp %0, %0, [%1]; stp %0, %0, [%1, #16]" ::"r"(number), "r"(window) : "memory");
         __asm__ volatile(BARRIER ::: "memory");
         *(volatile uint32_t *)registers = (uint32_t)number;

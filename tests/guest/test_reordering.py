@@ -85,7 +85,7 @@ async def drive(qemu: Path, options: Sequence[str], folder: Path, seed: int, *, 
 def bare_metal(folder: Path, barrier: str) -> list[str]:
     """The options that boot the driver without an operating system, with this barrier around each doorbell."""
     main = (Path(__file__).parent / "driver.c").read_text()
-    options = [f"-DENTRIES={ENTRIES}", f'-DBARRIER="{barrier}"']
+    options = [f"-DCOUNT={ENTRIES}", f'-DBARRIER="{barrier}"']
     return ["-kernel", str(payload.compile_in(folder, find_compiler(), {**payload.sources(), "main.c": main}, options))]
 
 
@@ -119,7 +119,7 @@ async def test_a_guest_with_the_barrier_works(barrier: str, qemu_binary: QemuBin
 async def test_a_driver_on_linux(barrier: str, works: bool, qemu_binary: QemuBinary, tmp_path: Path) -> None:
     """Its window is Normal-NC, by sysfs' resource2_wc, its doorbell Device-nGnRE; nobody says so but the tracer."""
     kernel = provide_kernel(Progress())
-    defines = [f"-DENTRIES={ENTRIES}", f'-DBARRIER="{barrier}"']
+    defines = [f"-DCOUNT={ENTRIES}", f'-DBARRIER="{barrier}"']
     image, _ = initramfs(tmp_path, Path(__file__).parent / "linux_driver.c", defines)
     boot = ["-kernel", str(kernel.image), "-initrd", str(image), "-append", "quiet console=ttyAMA0"]
     options = ["-cpu", "neoverse-n1", *boot]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from pyvfio_user.guest.payload import TARGET_FLAGS
 from pyvfio_user.guest.provision.compiler import find_compiler
@@ -24,11 +25,13 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return console + b"".join(entries) + _entry("TRAILER!!!", 0, b"")
 
 
-def initramfs(folder: Path, source: Path, defines: Sequence[str] = ()) -> tuple[Path, Path]:
-    """An initramfs that starts the program with this source, and the latter's ELF."""
+def initramfs(
+    folder: Path, source: Path, defines: Sequence[str] = (), files: Mapping[str, bytes] = MappingProxyType({})
+) -> tuple[Path, Path]:
+    """An initramfs that starts the program with this source, with more files, and the program's ELF."""
     compiler = find_compiler()
     init, image = folder / "init", folder / "initramfs"
     flags = [*(flag for flag in TARGET_FLAGS if flag != "-mstrict-align"), f"-I{Path(__file__).parent}", *defines]
     subprocess.run([*compiler.command, *flags, str(source), "-o", str(init)], check=True)
-    image.write_bytes(archive({"init": init.read_bytes()}))
+    image.write_bytes(archive({"init": init.read_bytes(), **files}))
     return image, init

@@ -5,7 +5,6 @@
 #define NC 4
 #define NGNRE 1
 
-_Noreturn void main(void);
 _Noreturn void main_not_el2(void);
 
 static uint64_t ram[64] __attribute__((aligned(64)));
@@ -219,7 +218,7 @@ _Noreturn void main_not_el2(void)
     fail(EXIT_NOT_EL2, "started below EL2");
 }
 
-_Noreturn void main(void)
+_Noreturn void guest_main(void)
 {
     timer_start();
     mmu_start();
