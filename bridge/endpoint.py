@@ -13,6 +13,7 @@ from .dma import GuestMemory
 from .errors import DefinitionError
 from .hotpath._native import ffi, lib
 from .interrupts import Interrupts
+from .observer import Observer
 from .recorder import Recorder
 from .regions import Hook, Region
 from .wire import NUM_REGIONS, RegionIndex
@@ -34,6 +35,8 @@ class Endpoint:
     on_reset: Callable[[], None] | None = None
     on_disconnect: Callable[[], None] | None = None
     name: str = "device"
+    observer: Observer | None = None
+    """Who looks on; see `observe`."""
 
     def __post_init__(self) -> None:
         for index in self.regions:
@@ -51,6 +54,11 @@ class Endpoint:
             OSError: why it cannot be made.
         """
         _ = self.native
+
+    def observe(self, observer: Observer | None) -> None:
+        """Have an observer told of interrupts, and of the handlers of accesses in process; None: nobody."""
+        self.observer = observer
+        self.interrupts.on_raised = None if observer is None else observer.interrupt
 
     def reset(self) -> None:
         """Resets the device, as DEVICE_RESET asks for."""

@@ -39,9 +39,11 @@ class Direct:
                 continue
             if hook.ring is not None:
                 held = bytes(region.memory[hook.offset : hook.offset + hook.length])
-                self._call(hook.ring, int.from_bytes(held, "little"))
+                value = int.from_bytes(held, "little")
+                self._handle(hook, value, hook.ring, value)
             elif hook.on_write is not None:
-                self._call(hook.on_write, at - hook.offset, size, int.from_bytes(piece, "little"))
+                value = int.from_bytes(piece, "little")
+                self._handle(hook, value, hook.on_write, at - hook.offset, size, value)
 
     def read(self, bar: int, offset: int, size: int) -> bytes:
         """A read. Raises DefinitionError for bytes that are not there."""
@@ -49,7 +51,7 @@ class Direct:
         found = b""
         for hook, at, length in _parts(region, offset, size):
             if hook is not None and hook.on_read is not None:
-                value = self._call(hook.on_read, at - hook.offset, length)
+                value = self._handle(hook, None, hook.on_read, at - hook.offset, length)
                 if value is not None:
                     region.memory[hook.offset : hook.offset + hook.length] = value.to_bytes(hook.length, "little")
             buffer = bytearray(length)
@@ -62,6 +64,13 @@ class Direct:
         if index not in self._endpoint.regions:
             raise DefinitionError(f"bar must be one of the device's, not {bar}")
         return self._endpoint.regions[index]
+
+    def _handle(self, hook: Hook, value: int | None, handler: Callable[..., Any], *arguments: int) -> Any:
+        observer = self._endpoint.observer
+        if observer is None:
+            return self._call(handler, *arguments)
+        with observer.handler(hook.name, value):
+            return self._call(handler, *arguments)
 
     def _call(self, handler: Callable[..., Any], *arguments: int) -> Any:
         return handler(*arguments)

@@ -49,6 +49,8 @@ class Interrupts:
         }
         self.on_intx_status: Callable[[bool], None] | None = None
         """Called when the INTx line's state changes: the Interrupt Status bit of the config space."""
+        self.on_raised: Callable[[str, bool], None] | None = None
+        """Called when the device raises an interrupt here, not in C: with its name, and whether the guest takes it."""
         self.msix_eventfds = ffi.new("int32_t[]", [-1] * msix)
         """For C: of each MSI-X vector the eventfd, or -1 where firing takes more than to write to one."""
         self.same_user = True
@@ -121,6 +123,13 @@ class Interrupts:
         Raises:
             IndexError: the device has no such vector.
         """
+        sent = self._fire(vector)
+        if self.on_raised is not None:
+            names = {"msix": f"MSI-X {vector}", "msi": f"MSI {vector}", "intx": "INTx"}
+            self.on_raised(names.get(self.mode, f"interrupt {vector}"), sent)
+        return sent
+
+    def _fire(self, vector: int) -> bool:
         mode = self.mode
         limit = max(self.counts[IrqIndex.MSIX], self.counts[IrqIndex.MSI], self.counts[IrqIndex.INTX])
         if not 0 <= vector < limit:
@@ -145,6 +154,8 @@ class Interrupts:
         """Asserts the INTx line, until `intx_deassert`: the interrupt comes again after each end-of-interrupt."""
         self._level = True
         self._update_intx()
+        if self.on_raised is not None:
+            self.on_raised("INTx", self.mode == "intx")
 
     def intx_deassert(self) -> None:
         """Deasserts the INTx line."""

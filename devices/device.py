@@ -55,7 +55,7 @@ class Device:
         layout = self._layout
         if layout is None:
             raise DefinitionError(f"identity of {type(self).__name__} must be a PciId, not left out")
-        self._handlers = Handlers(self, layout.hooks)
+        self._handlers = Handlers(self, layout.hooks, lambda: self.endpoint.observer)
         self._pieces: dict[Placed[Any], Piece] = {}
         regions: dict[int, Region] = {bar.shape.index: self._build(bar) for bar in layout.bars}
         pba = None

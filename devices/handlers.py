@@ -8,6 +8,7 @@ message above all, never holds up the answer to a synchronous access.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import types
 from collections import deque
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..bridge.errors import DefinitionError
 from ..bridge.log import limited
+from ..bridge.observer import Observer
 from ..bridge.watchdog import watched
 from .polling import DoorbellPoller
 
@@ -77,8 +79,12 @@ def collect_hooks(device_class: type) -> tuple[Hook, ...]:
 class Handlers:
     """The handlers of one device object, by element, and the tasks of its `async` ones."""
 
-    def __init__(self, device: object, hooks: Iterable[Hook]) -> None:
+    def __init__(
+        self, device: object, hooks: Iterable[Hook], observer: Callable[[], Observer | None] = lambda: None
+    ) -> None:
+        """`observer` says who looks on now."""
         self._device = device
+        self._observer = observer
         self._methods: dict[tuple[Element, Event], Callable[..., Any]] = {
             (hook.element, hook.event): getattr(device, hook.method) for hook in hooks
         }
@@ -128,7 +134,8 @@ class Handlers:
         call = partial(method, *arguments)
         if not inspect.iscoroutinefunction(method):
             return call
-        queue = _Queue(call, f"{type(self._device).__name__}: handler {method.__name__} of {where}")
+        name = f"{type(self._device).__name__}: handler {method.__name__} of {where}"
+        queue = _Queue(call, name, self._observer)
         self._queues.append(queue)
         return queue.add
 
@@ -136,8 +143,14 @@ class Handlers:
 class _Queue:
     """Runs an `async` handler's calls one after another, as a task that ends when none is left."""
 
-    def __init__(self, call: Callable[[int], Coroutine[Any, None, None]], name: str) -> None:
+    def __init__(
+        self,
+        call: Callable[[int], Coroutine[Any, None, None]],
+        name: str,
+        observer: Callable[[], Observer | None],
+    ) -> None:
         self._call = call
+        self._observer = observer
         self._name = name
         self._values: deque[int] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -151,12 +164,16 @@ class _Queue:
             self._dropped += 1
             return
         self._values.append(value)
+        if (observer := self._observer()) is not None:
+            observer.put_off(self._name)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name=self._name)
 
     def cancel(self) -> None:
         self._values.clear()
         self._dropped = 0
+        if (observer := self._observer()) is not None:
+            observer.forgotten(self._name)
         task = self._task
         if task is None or task.done() or (task.get_loop().is_running() and task is asyncio.current_task()):
             return
@@ -171,7 +188,8 @@ class _Queue:
         while self._values and self._task is asyncio.current_task():
             value = self._values.popleft()
             try:
-                await _watched(f"{self._name}, value {value:#x},", self._call(value))
+                with self._looked_on(value):
+                    await _watched(f"{self._name}, value {value:#x},", self._call(value))
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -179,6 +197,10 @@ class _Queue:
                 logger.error("%s was cancelled for value %#x", self._name, value, exc_info=error)
             except Exception:
                 logger.exception("%s raised for value %#x", self._name, value)
+
+    def _looked_on(self, value: int) -> contextlib.AbstractContextManager[None]:
+        observer = self._observer()
+        return contextlib.nullcontext() if observer is None else observer.task(self._name, value)
 
 
 @types.coroutine

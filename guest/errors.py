@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_EXTRA = ("elftools", "jinja2", "msgspec", "qemu", "rich")  # the modules that the extra `guest` brings
+_EXTRA = ("elftools", "jinja2", "msgspec", "perfetto", "qemu", "rich")  # the modules that the extra `guest` brings
 
 
 def missing_extra(error: ModuleNotFoundError, what: str) -> str | None:

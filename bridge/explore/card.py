@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
-from ..attributes import MemoryType
-from ..interconnect import Effect, Effects, Order, Profile
+from ..interconnect import DEFAULT_LINK, Effect, Effects, Order, Profile
 from ..interconnect.order import bits
 from ..interconnect.program import DEVICE, MSI_ADDRESS
 from ..interconnect.rules import POSTED
 from ..stream import BarrierKind, Event, Flag, Kind
+from ..timeline import Timeline
+from ..timeline.words import type_name
+from .drawn import draw
 from .fixes import Fix
 from .judge import RAISED
 from .replay import in_program_order
@@ -40,7 +42,7 @@ class Card:
     """A failure, shrunk and explained. `str()` is its text; sections are lines for a person.
 
     For a picture: `made` are the accesses in program order, `blocks` what arrived, in order, by the same labels, and
-    `astray` the labels of those that a missing edge would have kept in order.
+    `astray` the labels of those that a missing edge would have kept in order; `timeline` is the same with the device.
     """
 
     broken: str
@@ -55,6 +57,7 @@ class Card:
     made: tuple[str, ...]
     blocks: tuple[tuple[str, ...], ...]
     astray: frozenset[str]
+    timeline: Timeline = field(compare=False, repr=False)
     notes: tuple[str, ...] = ()
 
     def sections(self) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -104,15 +107,17 @@ def make_card(explored: Found, shrunk: Shrunk, fixes: Sequence[Fix]) -> Card:
         made=tuple(_label(effect, shrunk) for effect in effects),
         blocks=tuple(tuple(_label(effects[index], shrunk) for index in bits(block)) for block in shrunk.behaviour),
         astray=frozenset(_label(effects[index], shrunk) for pair in shrunk.missing for index in pair),
+        timeline=_timeline(explored, shrunk, named),
         notes=(*effects.notes, *explored.setup.rules.notes, *_of_link(explored.setup.profile)),
     )
 
 
-def type_name(kind: MemoryType | None) -> str:
-    """As in `nGnRE`, `Normal-NC`."""
-    if kind is None:
-        return "unknown"
-    return kind.name.removeprefix("Device-").replace("Normal Non-cacheable", "Normal-NC")
+def _timeline(explored: Found, shrunk: Shrunk, named: str) -> Timeline:
+    setup = explored.setup
+    link = setup.profile.link if setup.profile else DEFAULT_LINK
+    subtitle = f"a legal order of arrival that breaks it, from {explored.extent}; seed {setup.seed}"
+    effects, names = shrunk.order.effects, [*map(str, shrunk.positions)]
+    return draw(effects, shrunk.behaviour, link, setup.device, title=named, subtitle=subtitle, names=names)
 
 
 def _of_link(profile: Profile | None) -> Iterator[str]:

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 
 from ..endpoint import Endpoint, HasEndpoint
 from ..inprocess import Direct
 from ..regions import Region, Rules
+from ..stream import Event
 from ..wire import RegionIndex
 from .live import Arrived, Live
+from .replay import Part
+from .watched import Watch
 
 
 class Front:
     """An endpoint of the same regions, BARs `trapped`, whose accesses go to `_write` and `_read`.
 
-    `wait`: seconds after which writes arrive though nothing comes behind them: they do in finite time.
+    `wait`: seconds after which writes arrive though nothing comes behind them: they do in finite time. `watch` draws
+    what is done.
     """
 
     def __init__(
-        self, device: HasEndpoint, live: Live, *, wait: float, trapped: Callable[[Region], bool] = lambda region: True
+        self,
+        device: HasEndpoint,
+        live: Live,
+        *,
+        wait: float,
+        trapped: Callable[[Region], bool] = lambda region: True,
+        watch: Watch | None = None,
     ) -> None:
         self.device = device
         self.live = live
         self.wait = wait
+        self._watch = watch
+        self._numbered = 0
+        if watch is not None:
+            device.endpoint.observe(watch.builder)
         self._direct = Direct(device)
         self._timer: asyncio.TimerHandle | None = None
         inner = device.endpoint
@@ -68,17 +83,39 @@ class Front:
     def _do(self, arrived: Iterable[Arrived], found: bytearray | None = None, start: int = 0) -> None:
         """Do what arrived; what the program's own load returns goes into `found`, whose first byte is at `start`."""
         for each in arrived:
+            if self._watch is not None:
+                self._watch.arrives(each)
             made = not any(effect.optional for effect in each.effects)
-            for access in each.accesses:
-                if access.bar is None:
-                    continue
-                if access.data is not None:
-                    self._direct.write(access.bar, access.offset, access.data)
-                    continue
-                data = self._direct.read(access.bar, access.offset, access.size)
-                if found is not None and made:
-                    at = access.offset - start
-                    found[at : at + access.size] = data
+            for part in each.parts:
+                with contextlib.nullcontext() if self._watch is None else self._watch.delivers(part, each):
+                    self._deliver(part, found if made else None, start)
+
+    def _deliver(self, part: Part, found: bytearray | None, start: int) -> None:
+        for access in part.accesses:
+            if access.bar is None:
+                continue
+            if access.data is not None:
+                self._direct.write(access.bar, access.offset, access.data)
+                continue
+            data = self._direct.read(access.bar, access.offset, access.size)
+            if found is not None:
+                at = access.offset - start
+                found[at : at + access.size] = data
+
+    def _take(self, event: Event) -> tuple[list[Arrived], bytes | None]:
+        """`Live.take`, drawn."""
+        self._numbered += 1
+        if self._watch is not None:
+            self._watch.taken(self._numbered, event)
+        arrived, answer = self.live.take(event._replace(sequence=self._numbered))
+        if answer is not None and self._watch is not None:
+            self._watch.answered(self._numbered)
+        return arrived, answer
+
+    def _straight(self, event: Event) -> contextlib.AbstractContextManager[None]:
+        """Draws an access that is done within the block, past all that waits."""
+        self._numbered += 1
+        return contextlib.nullcontext() if self._watch is None else self._watch.straight(self._numbered, event)
 
     def _settle_later(self) -> None:
         """Unless something else comes before: by then the driver waits for the device, or does something else."""
@@ -92,6 +129,8 @@ class Front:
 
     def _forget(self) -> None:
         self.live.drop()
+        if self._watch is not None:
+            self._watch.dropped()
         self._stop_timer()
 
     def _reset(self) -> None:

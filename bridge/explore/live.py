@@ -23,17 +23,24 @@ from ..interconnect import (
 from ..interconnect.order import Rows, bits
 from ..interconnect.speculation import speculative_read
 from ..stream import Event, Kind
-from .replay import Access, accesses_of, forwarded
+from .replay import Access, Part, forwarded, parts_of
 
 HELD = 8
 """Effects that wait, if not told otherwise."""
 
 
 class Arrived(NamedTuple):
-    """One block: its effects, and the accesses that the device sees of it."""
+    """One block: its effects, and the TLPs that bring it, with what the device sees of each."""
 
     effects: tuple[Effect, ...]
-    accesses: tuple[Access, ...]
+    parts: tuple[Part, ...]
+    order: Effects
+    """What the masks of the parts are of."""
+
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        """What the device sees."""
+        return tuple(access for part in self.parts for access in part.accesses)
 
 
 class Live:
@@ -110,7 +117,7 @@ class Live:
         part = speculative_read(reaches(self.mapped), chance)
         found = effects(Program(part), self._rules.model)
         packets = Packets(found, self._link)
-        return [Arrived((each,), tuple(accesses_of(found, each.bit, packets))) for each in found]
+        return [Arrived((each,), tuple(parts_of(found, each.bit, packets)), found) for each in found]
 
     def settle(self) -> list[Arrived]:
         """Everything that waits, in an order that is drawn: writes arrive in finite time (B2.3.12)."""
@@ -135,7 +142,11 @@ class Live:
     def _arrive(self, order: Order, chosen: _Choice) -> list[Arrived]:
         packets = Packets(order.effects, self._link)
         found = [
-            Arrived(order.effects.of(block), tuple(accesses_of(order.effects, block, packets)))
+            Arrived(
+                order.effects.of(block),
+                tuple(parts_of(order.effects, block, packets)),
+                order.effects,
+            )
             for block in chosen.blocks
         ]
         for effect in order.effects:

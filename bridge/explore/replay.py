@@ -91,7 +91,14 @@ class Outcome:
     failed: list[Failed] = field(default_factory=list)
 
 
-def accesses_of(effects: Effects, block: int, packets: Packets) -> Iterator[Access]:
+class Part(NamedTuple):
+    """A part of a block: what reaches the target of one TLP; or, without one, of a store to RAM."""
+
+    tlp: Tlp | None
+    accesses: tuple[Access, ...]
+
+
+def parts_of(effects: Effects, block: int, packets: Packets) -> Iterator[Part]:
     """What reaches the target of a block: RAM, and each TLP's bytes, contiguous ones at once, ascending [M].
 
     Raises DefinitionError for what cannot be replayed: an atomic, or a store whose data are not known.
@@ -100,15 +107,25 @@ def accesses_of(effects: Effects, block: int, packets: Packets) -> Iterator[Acce
         effect = effects[index]
         if effect.in_ram and effect.offset != MSI_ADDRESS:
             content = None if effect.op is Op.READ else _known(effect.data, effect)
-            yield Access(None, effect.offset, effect.size, content, effect.bit)
+            yield Part(None, (Access(None, effect.offset, effect.size, content, effect.bit),))
     for tlp in packets.of_block(block):
-        if tlp.kind is TlpKind.ATOMIC:
-            raise DefinitionError(f"effects to replay must be reads and writes, not the atomic {tlp}")
-        reads = tlp.kind in (TlpKind.MEMORY_READ, TlpKind.CONFIG_READ)
-        data = b"" if reads else _known(tlp.data, tlp)
-        for start, end in _runs(tlp.enabled):
-            content = None if reads else data[start:end]
-            yield Access(tlp.bar, tlp.address + start, end - start, content, tlp.effects)
+        yield Part(tlp, tuple(_accesses_of(tlp)))
+
+
+def accesses_of(effects: Effects, block: int, packets: Packets) -> Iterator[Access]:
+    """The same, without the TLPs."""
+    for part in parts_of(effects, block, packets):
+        yield from part.accesses
+
+
+def _accesses_of(tlp: Tlp) -> Iterator[Access]:
+    if tlp.kind is TlpKind.ATOMIC:
+        raise DefinitionError(f"effects to replay must be reads and writes, not the atomic {tlp}")
+    reads = tlp.kind in (TlpKind.MEMORY_READ, TlpKind.CONFIG_READ)
+    data = b"" if reads else _known(tlp.data, tlp)
+    for start, end in _runs(tlp.enabled):
+        content = None if reads else data[start:end]
+        yield Access(tlp.bar, tlp.address + start, end - start, content, tlp.effects)
 
 
 def _known(data: bytes | None, of: Effect | Tlp) -> bytes:
@@ -141,6 +158,12 @@ def forwarded(effects: Effects, load: Effect) -> bytes:
             start, end = max(store.offset, load.offset), min(store.end, load.end)
             value[start - load.offset : end - load.offset] = store.data[start - store.offset : end - store.offset]
     return bytes(value)
+
+
+def answerable(effects: Effects, load: Effect) -> bool:
+    """Whether earlier stores of the same vCPU have all of its bytes, so that they can answer it."""
+    stores = [e for e in effects.all[: load.index] if e.op is Op.WRITE and e.vcpu == load.vcpu and e.overlaps(load)]
+    return all(any(e.offset <= at < e.end for e in stores) for at in range(load.offset, load.end))
 
 
 class Replay:

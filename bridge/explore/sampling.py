@@ -9,14 +9,13 @@ from ..errors import DefinitionError
 from ..interconnect import Behaviour, Behaviours, Effect, Order, Profile, Program, Rules, effects, windows
 from ..interconnect.behaviours import MOST_EFFECTS
 from ..interconnect.order import Rows, bits
+from ..interconnect.program import WINDOW
 
 Passive = Callable[[Effect], bool]
 """Which effects a device does not look at when they arrive."""
 
 MOST_FREE = 9
 """Effects that one effect may have no order with, for behaviours to be counted: the effort is three to that power."""
-WINDOW = 48
-"""Events in a window of a long recording; none arrives in another's."""
 _SPREADS = (0.5, 2, 8, WINDOW)
 """By how many places an access is early or late at most: one of these for each behaviour and window."""
 

@@ -11,6 +11,7 @@ from ..interconnect import DEFAULT_LINK, RULES, Link, Rules, dmb
 from ..stream import Event, Flag, Kind
 from .front import Front
 from .live import HELD, Live
+from .watched import Watch
 
 WAIT = 0.02
 """Seconds without an access after which what waits arrives, if not told otherwise."""
@@ -34,7 +35,7 @@ class Reordered(Front):
 
     All BARs are trapped. Accesses outside of the ranges go straight on. `wait`: seconds after which writes arrive
     though nothing comes behind them: they do in finite time. A run is the same again with the same seed when the client
-    makes the same accesses, without a pause of that length within them.
+    makes the same accesses, without a pause of that length within them. `watch` draws the run.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Reordered(Front):
         wait: float = WAIT,
         rules: Rules = RULES,
         link: Link = DEFAULT_LINK,
+        watch: Watch | None = None,
     ) -> None:
-        super().__init__(device, Live(seed, held=held, rules=rules, link=link), wait=wait)
+        super().__init__(device, Live(seed, held=held, rules=rules, link=link), wait=wait, watch=watch)
         self._types = types
 
     def _assumed(self, bar: int, offset: int) -> Assumed | None:
@@ -56,23 +58,25 @@ class Reordered(Front):
 
     def _write(self, bar: int, offset: int, data: bytes) -> None:
         assumed = self._assumed(bar, offset)
+        event = Event(Kind.STORE, offset, len(data), data, bar, peripheral=0)
         if assumed is None:
-            self._direct.write(bar, offset, data)
+            with self._straight(event):
+                self._direct.write(bar, offset, data)
             return
         if assumed.barrier:
             (barrier,) = dmb("oshst")
-            self._do(self.live.take(barrier)[0])
-        event = Event(Kind.STORE, offset, len(data), data, bar, type=assumed.type, peripheral=0)
-        self._do(self.live.take(event)[0])
+            self._do(self._take(barrier)[0])
+        self._do(self._take(event._replace(type=assumed.type))[0])
         if self.live.waiting:
             self._settle_later()
 
     def _read(self, bar: int, offset: int, size: int) -> bytes:
         assumed = self._assumed(bar, offset)
+        event = Event(Kind.LOAD, offset, size, b"", bar, peripheral=0, flags=Flag.NO_DATA)
         if assumed is None:
-            return self._direct.read(bar, offset, size)
-        event = Event(Kind.LOAD, offset, size, b"", bar, type=assumed.type, peripheral=0, flags=Flag.NO_DATA)
-        arrived, answer = self.live.take(event)
+            with self._straight(event):
+                return self._direct.read(bar, offset, size)
+        arrived, answer = self._take(event._replace(type=assumed.type))
         found = bytearray(size)
         self._do(arrived, found, offset)
         return bytes(found) if answer is None else answer

@@ -10,10 +10,11 @@ from itertools import combinations
 from ..errors import DefinitionError
 from ..interconnect import Behaviour, Dependency, Effects, Order, Program
 from ..interconnect.order import Rows, bits
+from ..interconnect.program import WINDOW
 from ..stream import Kind
 from .judge import Judge
-from .replay import Failed, in_program_order
-from .sampling import WINDOW, behaviours_of
+from .replay import Failed, answerable, in_program_order
+from .sampling import behaviours_of
 from .search import Found
 
 MOST_SEARCHED = 5_000
@@ -183,6 +184,9 @@ class _Shrinker:
         bit = {index: 1 << at for at, index in enumerate(remaining)}
         moved = (sum(bit.get(index, 0) for index in bits(block)) for block in self._behaviour)
         behaviour: Behaviour | None = tuple(block for block in moved if block)
+        absent = (e for e in judge.effects if not e.optional and not e.bit & sum(behaviour or ()))
+        if not search and not all(answerable(judge.effects, load) for load in absent):
+            return False
         if not search and not self._fails(judge, behaviour or ()):
             return False
         if self._explored.expected and self._fails(judge, in_program_order(judge.effects)):

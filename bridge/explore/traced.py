@@ -23,6 +23,7 @@ from .front import Front
 from .labels import Labels
 from .live import HELD, Arrived, Live
 from .served import WAIT
+from .watched import Watch
 
 _POLL = 0.0005
 """Seconds between two looks for the label of a write."""
@@ -84,9 +85,10 @@ class Traced(Front):
         speculate: float = 0.0,
         rules: Rules = RULES,
         link: Link = DEFAULT_LINK,
+        watch: Watch | None = None,
     ) -> None:
         live = Live(seed, held=held, speculate=speculate, rules=rules, link=link)
-        super().__init__(device, live, wait=wait, trapped=lambda region: not region.mapped)
+        super().__init__(device, live, wait=wait, trapped=lambda region: not region.mapped, watch=watch)
         self._labels = labels
         self._peripheral = peripheral
         self._vcpus: set[int] = set()
@@ -146,7 +148,7 @@ class Traced(Front):
         flags = Flag.NO_DATA | Flag.ACQUIRE  # whether it is one is not known: behind earlier releases is legal anyhow
         event = Event(Kind.LOAD, offset, size, b"", bar, type=kind, peripheral=self._peripheral, flags=flags)
         self._note(event, vcpu=self._vcpu)
-        arrived, answer = self.live.take(event._replace(vcpu=self._vcpu))
+        arrived, answer = self._take(event._replace(vcpu=self._vcpu))
         found = bytearray(size)
         self._do(arrived, found, offset)
         return bytes(found) if answer is None else answer
@@ -154,7 +156,8 @@ class Traced(Front):
     def _in_order(self, bar: int, offset: int, size: int) -> bytes:
         self._count(in_order=1)
         self._made.update(f"R {bar} {offset} {size}".encode())
-        return self._direct.read(bar, offset, size)
+        with self._straight(Event(Kind.LOAD, offset, size, b"", bar, peripheral=self._peripheral, flags=Flag.NO_DATA)):
+            return self._direct.read(bar, offset, size)
 
     def _as_made(self) -> None:
         """Writes without a label arrive, in order, behind all that waits."""
@@ -167,7 +170,9 @@ class Traced(Front):
         self._count(in_order=1)
         self._made.update(f"W {each.bar} {each.offset} {each.data.hex()}".encode())
         self._arrived.update(f"W {each.bar} {each.offset} {each.data.hex()}".encode())
-        self._direct.write(each.bar, each.offset, each.data)
+        size = len(each.data)
+        with self._straight(Event(Kind.STORE, each.offset, size, each.data, each.bar, peripheral=self._peripheral)):
+            self._direct.write(each.bar, each.offset, each.data)
 
     def _advance(self) -> None:
         """Take what has a label, in the order in which it was sent."""
@@ -193,7 +198,7 @@ class Traced(Front):
             case Kind.BARRIER | Kind.DGH:
                 if self.live.waiting and event.vcpu == self._vcpu:
                     self._note(event)
-                    self.live.take(event)
+                    self._take(event)
             case Kind.LOAD:
                 known = self._types.get((event.bar or 0, event.offset // PAGE))
                 self._count(mistaken=int(known not in (None, event.type)))
@@ -242,7 +247,7 @@ class Traced(Front):
         self._switch(event.vcpu)
         for each in _with_data(event, parts):
             self._note(each)
-            self._do(self.live.take(each)[0])
+            self._do(self._take(each)[0])
 
     def _switch(self, vcpu: int) -> None:
         if vcpu != self._vcpu and self.live.waiting:

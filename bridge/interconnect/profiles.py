@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..errors import DefinitionError
 from ..stream import Kind
@@ -27,6 +28,29 @@ class Eviction(Enum):
     LEAST_RECENT = "the one that was not written for longest"
     FULLEST = "the one with most bytes"
     RANDOM = "any"
+
+
+class Line(NamedTuple):
+    """A line of a buffer: `number` counts lines from the BAR's start."""
+
+    peripheral: int | None
+    bar: int | None
+    number: int
+
+
+class Step(NamedTuple):
+    """One thing that buffers did when the program had come to `position`: an effect came in, or a block went.
+
+    `entry` names a buffer, from when it is filled to when it is empty; without a `line`, what waits outside of the
+    buffers. A block may have parts of several entries. `why` it went.
+    """
+
+    position: int
+    effect: int | None = None
+    entry: int = 0
+    line: Line | None = None
+    block: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,15 +89,20 @@ class Profile:
 
     def run(self, order: Order, seed: int | random.Random) -> Behaviour:
         """One behaviour; the same seed gives the same one."""
+        return tuple(step.block for step in self.steps(order, seed) if step.block)
+
+    def steps(self, order: Order, seed: int | random.Random) -> list[Step]:
+        """The same, and how the buffers came to it."""
         chance = seed if isinstance(seed, random.Random) else random.Random(seed)
-        return _Run(self, order, chance).behaviour()
+        return _Run(self, order, chance).steps()
 
 
 @dataclass
 class _Pending:
     """What waits: a buffer, with its line, or accesses that none took, which go as one."""
 
-    line: tuple[int | None, int | None, int] | None
+    number: int
+    line: Line | None
     mask: int
     used: int
     bytes: int = 0
@@ -88,19 +117,24 @@ class _Run:
         self._done = 0
         self._absent = 0
         self._rows = order.rows
-        self._blocks: list[int] = []
+        self._steps: list[Step] = []
+        self._position = 0
+        self._entries = 0
 
-    def behaviour(self) -> Behaviour:
+    def steps(self) -> list[Step]:
         hints = [at for at, event in enumerate(self._order.effects.program.events) if event.kind is Kind.DGH]
         self._decide()
         for effect in self._order.effects:
             while hints and hints[0] < effect.position:
-                self._hint(self._order.effects.program.events[hints.pop(0)].vcpu)
+                self._position = hints.pop(0)
+                self._hint(self._order.effects.program.events[self._position].vcpu)
+            self._position = effect.position
             if not effect.bit & self._absent:
                 self._take(effect)
+        self._position = len(self._order.effects.program.events)
         while self._pending:
-            self._emit(self._chance.choice(self._pending).mask)
-        return tuple(self._blocks)
+            self._emit(self._chance.choice(self._pending).mask, "in the end all goes")
+        return self._steps
 
     def _decide(self) -> None:
         """Which of the reads that need not arrive do not."""
@@ -119,7 +153,7 @@ class _Run:
         if self._profile.hint:
             mine = sum(effect.bit for effect in self._order.effects if effect.vcpu == vcpu)
             for mask in [entry.mask & mine for entry in self._pending if entry.line]:
-                self._emit(mask)
+                self._emit(mask, "a hint, DGH")
 
     def _take(self, effect: Effect) -> None:
         profile = self._profile
@@ -131,14 +165,28 @@ class _Run:
         if waiting and self._chance.random() < profile.drain:
             victim = self._chance.choice(waiting)
             partly = self._chance.random() < profile.partial
-            self._emit(self._part(victim.mask) if partly else victim.mask)
+            self._emit(
+                self._part(victim.mask) if partly else victim.mask, "a part, by chance" if partly else "by chance"
+            )
 
-    def _line(self, effect: Effect) -> tuple[int | None, int | None, int] | None:
+    def _opened(self, line: Line | None) -> _Pending:
+        self._entries += 1
+        entry = _Pending(self._entries, line, 0, 0)
+        self._pending.append(entry)
+        return entry
+
+    def _join(self, entry: _Pending, effect: Effect) -> None:
+        entry.mask |= effect.bit
+        entry.used = effect.index
+        entry.bytes += effect.size
+        self._steps.append(Step(self._position, effect.index, entry.number, entry.line))
+
+    def _line(self, effect: Effect) -> Line | None:
         """The line of a store that lies in one; None: it passes the buffers by."""
         size = self._profile.line
         if effect.in_ram or effect.offset // size != (effect.end - 1) // size:
             return None
-        return (effect.event.peripheral, effect.event.bar, effect.offset // size)
+        return Line(effect.event.peripheral, effect.event.bar, effect.offset // size)
 
     def _buffer(self, effect: Effect) -> None:
         line = self._line(effect)
@@ -146,14 +194,11 @@ class _Run:
         if entry is None:
             buffers = [entry for entry in self._pending if entry.line]
             if len(buffers) >= self._profile.buffers:
-                self._emit(self._victim(buffers).mask)
-            entry = _Pending(line, 0, 0)
-            self._pending.append(entry)
-        entry.mask |= effect.bit
-        entry.used = effect.index
-        entry.bytes += effect.size
+                self._emit(self._victim(buffers).mask, "its buffer is needed")
+            entry = self._opened(line)
+        self._join(entry, effect)
         if entry.bytes >= self._profile.line:
-            self._emit(entry.mask)
+            self._emit(entry.mask, "full")
 
     def _joins(self, effect: Effect, entry: _Pending) -> bool:
         return not entry.mask & ~self._rows.gather[effect.index]
@@ -174,12 +219,12 @@ class _Run:
         last = next((entry for entry in reversed(self._pending) if entry.line is None), None)
         together = last is not None and self._same_instruction(effect, last) and self._joins(effect, last)
         if last is not None and together and self._chance.random() < 0.5:
-            last.mask |= effect.bit
+            self._join(last, effect)
         else:
-            self._pending.append(_Pending(None, effect.bit, effect.index))
+            self._join(self._opened(None), effect)
         waiting = [entry for entry in self._pending if entry.line is None]
         if len(waiting) > self._profile.reorder + 1:
-            self._emit(self._chance.choice(waiting[:-1]).mask)
+            self._emit(self._chance.choice(waiting[:-1]).mask, "another waits")
 
     def _same_instruction(self, effect: Effect, entry: _Pending) -> bool:
         return all(self._order.effects[i].instruction == effect.instruction for i in bits(entry.mask))
@@ -187,18 +232,18 @@ class _Run:
     def _part(self, mask: int) -> int:
         return sum(1 << index for index in bits(mask) if self._chance.random() < 0.5) or mask & -mask
 
-    def _emit(self, wanted: int) -> None:
+    def _emit(self, wanted: int, why: str) -> None:
         """Let these go, and before them whatever must not be after them."""
         while left := wanted & ~self._done:
             if part := self._ready(left):
-                self._send(part)
+                self._send(part, why)
                 continue
             ahead = 0
             for index in bits(left):
                 ahead |= self._rows.not_after[index] & ~self._done
             for entry in self._pending:
                 if part := self._ready(entry.mask & ahead) and self._ready(entry.mask):
-                    self._send(part)
+                    self._send(part, "it must be ahead of what goes next")
                     break
 
     def _ready(self, mask: int) -> int:
@@ -209,8 +254,8 @@ class _Run:
                 found |= 1 << index
         return found
 
-    def _send(self, block: int) -> None:
-        self._blocks.append(block)
+    def _send(self, block: int, why: str) -> None:
+        self._steps.append(Step(self._position, block=block, why=why))
         self._done |= block
         for entry in self._pending:
             if entry.mask & block:
@@ -243,3 +288,10 @@ PROFILES = MappingProxyType(
     )
 )
 """The profiles by name: lines and numbers of buffers that are seen in cores, and what is hostile to drivers."""
+
+
+def find_profile(name: str) -> Profile:
+    """The profile of this name. Raises DefinitionError when there is none."""
+    if name not in PROFILES:
+        raise DefinitionError(f"profile must be one of {', '.join(PROFILES)}, not {name}")
+    return PROFILES[name]

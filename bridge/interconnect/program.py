@@ -18,6 +18,9 @@ Part = tuple[Event, ...]
 ST64B = 0xF83F9000
 """Encoding of ST64B with both registers 0 (FEAT_LS64): all 64 bytes are one access, whatever events they come in."""
 
+WINDOW = 48
+"""Events in a window of a long recording; none arrives in another's."""
+
 _DOMAINS = {"osh": Domain.OSH, "nsh": Domain.NSH, "ish": Domain.ISH, "": Domain.SY}
 _TYPES = {"": 3, "ld": 1, "st": 2}
 DEVICE = 0xFFFF

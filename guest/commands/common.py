@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ..catalogue import SHIPPED
 
 if TYPE_CHECKING:
     from ...bridge.endpoint import HasEndpoint
+    from ...bridge.timeline import Timeline
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -50,6 +52,58 @@ def make_room(*files: Path | None) -> None:
             path.touch()
         except OSError as error:
             raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def timeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that draws a timeline: `page`, `perfetto` and `most`."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    for option in (
+        click.option("--html", "page", type=file, help="Draw a timeline into this page, to look at in a browser."),
+        click.option("--perfetto", type=file, help="Draw a timeline into this file, for Perfetto's viewer."),
+        click.option(
+            "--most",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Events in a timeline; those after them are counted. Default: 10,000.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def prepare_timeline(page: Path | None, perfetto: Path | None) -> None:
+    """Say before a run what would keep `write_timeline` from writing after it; raises as that does."""
+    make_room(page, perfetto)
+    for file, needs in ((page, "jinja2"), (perfetto, "perfetto")):
+        if file is not None:
+            importlib.import_module(needs)
+
+
+def write_timeline(timeline: Timeline, page: Path | None, perfetto: Path | None) -> None:
+    """Write a timeline into these files, and say so.
+
+    Raises:
+        ClickException: A file cannot be written.
+        ModuleNotFoundError: The extra `guest` is not installed.
+    """
+    if page is not None:
+        from ..report.timeline import render
+
+        _write(page, render(timeline).encode())
+    if perfetto is not None:
+        from ..report.perfetto import trace
+
+        _write(perfetto, trace(timeline))
+    shown = f"timeline: {timeline.events:,} events in {' and '.join(str(each) for each in (page, perfetto) if each)}"
+    click.echo(shown + (f", {timeline.left_out:,} left out" if timeline.left_out else ""), err=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def console() -> Any:

@@ -12,7 +12,7 @@ import click
 
 from ..catalogue import create_device
 from ..machines import device_option
-from .common import run, served
+from .common import prepare_timeline, run, served, timeline_options, write_timeline
 
 if TYPE_CHECKING:
     from ...bridge.endpoint import HasEndpoint
@@ -36,18 +36,41 @@ if TYPE_CHECKING:
     "barrier: the driver has a DMB before each, as writel. All BARs are trapped then.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Picks the order; the same, the same one.")
-def serve(device: str, path: Path, any_user: bool, spin_us: int | None, assumptions: Sequence[str], seed: int) -> None:
+@timeline_options
+def serve(
+    device: str,
+    path: Path,
+    any_user: bool,
+    spin_us: int | None,
+    assumptions: Sequence[str],
+    seed: int,
+    page: Path | None,
+    perfetto: Path | None,
+    most: int | None,
+) -> None:
     """Serve one device on a socket, for QEMU or any other vfio-user client, until Ctrl-C.
 
     NAME is a device that ships (probe, upcase, bench); MODULE:CLASS is one of your own, found from the current folder.
+
+    With --html or --perfetto the run is drawn when it ends: accesses, what waits, TLPs, handlers and interrupts. All
+    BARs are trapped then, too.
     """
     from ...bridge.explore.served import Reordered
+    from ...bridge.explore.watched import Watch
     from ..assumptions import parse
 
     instance = create_device(device)
     types = [parse(each) for each in assumptions]
-    shown = Reordered(instance, types, seed=seed) if types else instance
-    run(_until_stopped(shown, device, path, any_user), spin_us)
+    if not page and not perfetto:
+        shown = Reordered(instance, types, seed=seed) if types else instance
+        run(_until_stopped(shown, device, path, any_user), spin_us)
+    prepare_timeline(page, perfetto)
+    assumed = f"seed {seed}, assumed: {', '.join(assumptions)}" if types else "nothing is assumed of the driver"
+    watch = Watch(type(instance).__name__, assumed, most=most, title=f"{device}, served")
+    try:
+        run(_until_stopped(Reordered(instance, types, seed=seed, watch=watch), device, path, any_user), spin_us)
+    finally:
+        write_timeline(watch.timeline(), page, perfetto)
 
 
 async def _until_stopped(device: HasEndpoint, name: str, path: Path, any_user: bool) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import jinja2
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ...bridge.explore.card import HONESTY, Card
+from .page import render_page
+from .timeline import data
 
 _STYLE = {"broken": "bold red", "missing": "red", "fixes": "green", "counted": "dim", "rules": "dim", "notes": "dim"}
 _ROW, _COLUMN, _LEFT, _TOP = 30, 170, 46, 34
@@ -26,10 +27,7 @@ def show(card: Card, console: Console) -> None:
 
 def render(card: Card) -> str:
     """The card as a page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pyvfio_user.guest.report", ""), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("litmus.html.j2").render(card=card, honesty=HONESTY, picture=_picture(card))
+    return render_page("litmus.html.j2", card=card, honesty=HONESTY, picture=_picture(card), data=data(card.timeline))
 
 
 def _picture(card: Card) -> dict[str, object]:

@@ -96,6 +96,7 @@ def test_every_command_has_help(command: str) -> None:
         ("serve json:Nothing --socket s", "device must be a class derived from Device, not json:Nothing"),
         ("serve upcase --socket /no/such/folder/s", "cannot serve on /no/such/folder/s: No such file or directory"),
         (f"serve upcase --socket /{'x' * 120}", f"cannot serve on /{'x' * 120}: AF_UNIX path too long"),
+        ("serve upcase --socket s --html /proc/x/t.html", "cannot write /proc/x/t.html: No such file or directory"),
         ("qemu el9", "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, qtest, or a readable file, "
                      "not el9 (No such file or directory)"),
         ("matrix --orders --profile none",
@@ -198,6 +199,24 @@ async def test_a_served_device_can_be_attached_and_goes_with_its_socket(
         assert await asyncio.wait_for(process.wait(), 10) == status
         assert process.stdout is not None and await process.stdout.read() == b""
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_a_served_run_is_drawn_when_it_ends(folder: Path, tmp_path: Path) -> None:
+    path, page, perfetto = folder / "up.sock", tmp_path / "run.html", tmp_path / "run.pftrace"
+    options = ["--assume", "bar0+0:16=nGRE", "--seed", "5", "--html", str(page), "--perfetto", str(perfetto)]
+    async with program("serve", "upcase", "--socket", str(path), *options, folder=folder) as process:
+        await line_with(process, "serving upcase")
+        async with Client.connect(path) as client:
+            await client.bars[0].write(0x08, 5, 2)
+            assert await client.bars[0].read(0x0C, 4) == 0
+        process.send_signal(signal.SIGINT)
+        assert await line_with(process, "timeline: ") == f"timeline: 2 events in {page} and {perfetto}"
+        assert await process.wait() == 130
+    text = page.read_text()
+    assert "<h1>upcase, served</h1>" in text and "seed 5, assumed: bar0+0:16=nGRE" in text
+    assert "CplD bar0+0xc 1DW 4 left" in text
+    assert b"MRd bar0+0xc 1DW f/0" in perfetto.read_bytes()
 
 
 @pytest.mark.asyncio

@@ -70,7 +70,7 @@ def test_the_terminal_shows_every_section(card: Card) -> None:
 
 def test_the_page_shows_what_the_text_says(card: Card) -> None:
     page = Page(litmus.render(card))
-    assert page.of("span") == [NAME]
+    assert page.of("span")[0] == NAME
     assert page.of("td")[:4] == [
         "0",
         "store bar0+0x40 8 = 0x4847464544434241",
@@ -80,6 +80,7 @@ def test_the_page_shows_what_the_text_says(card: Card) -> None:
     assert page.of("li") == [*card.arrived, *card.missing]
     assert page.of("pre") == ["\n".join(card.fixes)]
     assert [text for text in page.of("p") if text in HONESTY] == [*HONESTY]
+    assert card.timeline.subtitle in page.of("p")
     assert page.stack == [] and page.outside == []
 
 

@@ -128,6 +128,39 @@ def test_a_file_that_is_no_trace_is_one_line(tmp_path: Path) -> None:
     assert result.exit_code == 1
 
 
+def test_it_is_drawn_as_a_page_and_for_perfetto(trace: Path, tmp_path: Path) -> None:
+    page, perfetto = tmp_path / "out/t.html", tmp_path / "t.pftrace"
+    files: list[str | Path] = ["--html", page, "--perfetto", perfetto]
+    result = invoke(trace, "--symbols", trace.with_name("map"), *files, "--profile", "wc-64x4", "--seed", "7")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == f"timeline: 5 events in {page} and {perfetto}\n"
+    assert result.stdout.splitlines() == [
+        f"{trace}: 6 events, 1 of them not shown",
+        "7 more were lost: the ring was full",
+    ]
+    text = page.read_text()
+    assert "<h1>trace trace</h1>" in text and "profile wc-64x4, seed 7" in text
+    assert "ring_doorbell+0x4" in text and "7 events lost" in text
+    assert b"MWr bar2+0x10 1DW f/0" in perfetto.read_bytes()
+
+
+def test_what_is_not_drawn_is_counted(trace: Path, tmp_path: Path) -> None:
+    result = invoke(trace, "--html", tmp_path / "t.html", "--most", "2", "--profile", "none")
+    assert result.stderr == f"timeline: 2 events in {tmp_path / 't.html'}, 3 left out\n"
+    assert "MWr" not in (tmp_path / "t.html").read_text()
+
+
+def test_a_profile_that_is_not_there_is_one_line(trace: Path, tmp_path: Path) -> None:
+    result = invoke(trace, "--html", tmp_path / "t.html", "--profile", "fast")
+    assert (result.exit_code, result.output.startswith("Error: profile must be one of in-order, ")) == (1, True)
+    assert result.output.endswith(", not fast\n") and not (tmp_path / "t.html").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(trace: Path, tmp_path: Path) -> None:
+    result = invoke(trace, "--perfetto", tmp_path / "map" / "t")
+    assert (result.exit_code, result.output) == (1, f"Error: cannot write {tmp_path / 'map/t'}: File exists\n")
+
+
 def test_a_guest_is_recorded_and_shown(tmp_path: Path, qemu_binary: QemuBinary) -> None:
     kernel, path = compile_program(tmp_path), tmp_path / "trace"
     ivshmem = ["-object", "memory-backend-memfd,id=bar,size=1M,share=on", "-device", "ivshmem-plain,memdev=bar"]

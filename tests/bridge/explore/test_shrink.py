@@ -30,6 +30,34 @@ def test_accesses_that_do_not_matter_are_left_out() -> None:
     assert (found.shrunk.behaviour, found.shrunk.least, found.shrunk.missing) == ((2, 1), True, ((0, 1),))
 
 
+class Reads:
+    """Counts reads."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def write(self, bar: int | None, offset: int, data: bytes) -> None:
+        pass
+
+    def read(self, bar: int | None, offset: int, size: int) -> bytes:
+        self.reads += 1
+        return bytes(size)
+
+
+def test_a_store_that_answers_a_load_stays() -> None:
+    """Without it the load would have to arrive."""
+    program = Program.of(store(0x40, type=NORMAL_NC), load(0x40, type=NORMAL_NC))
+    found = explore(program, Reads, [Property("it arrives", lambda outcome: outcome.device.reads == 1)])
+    assert (found.shrunk.positions, found.shrunk.behaviour) == ((0, 1), (1,))
+
+
+def test_an_access_without_which_the_order_is_stricter_stays() -> None:
+    """The alias of another type takes the order of its location: without it, the two others would be in order."""
+    program = Program.of(store(0, 4), store(0x1000, 4), store(0x1000, 4, type=NGRE))
+    found = explore(program, invariants=[arrives_before(Where(0, 4), Where(0x1000, 4))])
+    assert found.card is not None
+
+
 def test_an_access_that_orders_others_stays() -> None:
     """Without the middle one, the order that is shown would not be a behaviour of the program."""
     program = Program.of(
