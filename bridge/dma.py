@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from .hotpath._native import ffi, lib
-from .wire import MAX_DMA_MAPS, MAX_DMA_MESSAGE, DmaFlag
+from .wire import MAX_DMA_MAPS, MAX_DMA_READ, MAX_DMA_WRITE, DmaFlag
 
 Segment = tuple[int, int]
 """A piece of guest memory: address and length."""
@@ -74,7 +74,7 @@ class GuestMemory:
         self._native = ffi.gc(native, lib.pvu_dma_free)
         self._failed = ffi.new("size_t *")
         self._transfer: Transfer | None = None
-        self._chunk = MAX_DMA_MESSAGE
+        self._chunks = {_READ: MAX_DMA_READ, _WRITE: MAX_DMA_WRITE}
         self.bus_master = False
         """Bus Master Enable of the Command register; the config space sets it."""
 
@@ -222,7 +222,7 @@ class GuestMemory:
     def connect(self, transfer: Transfer, chunk: int) -> None:
         """A client is there: `transfer` reaches its memory, with up to `chunk` bytes in a message."""
         self._transfer = transfer
-        self._chunk = min(chunk, MAX_DMA_MESSAGE)
+        self._chunks = {_READ: min(chunk, MAX_DMA_READ), _WRITE: min(chunk, MAX_DMA_WRITE)}
 
     def disconnect(self) -> None:
         """The client left, and its memory with it."""
@@ -255,7 +255,7 @@ class GuestMemory:
         try:
             if self._transfer is None:
                 raise self._error(errno.ENOTCONN, direction, *segments[0], "must have a client that answers it")
-            error, address, size = await self._transfer([*segments], native, access, self._chunk)
+            error, address, size = await self._transfer([*segments], native, access, self._chunks[access])
             if error == errno.EBADMSG:
                 reason = "must be answered with its address, its length, and all its bytes"
                 raise self._error(error, direction, address, size, reason)

@@ -91,8 +91,14 @@ MAX_FDS: Final = 16
 """Most file descriptors in one message, either way; QEMU refuses a server that offers more."""
 MAX_TRANSFER: Final = 1 << 20
 """Most data bytes in one region access or DMA message (capability max_data_xfer_size, its default)."""
-MAX_DMA_MESSAGE: Final = 64 * 1024
-"""Most data bytes that a server should ask for in one DMA_READ or DMA_WRITE: more can hang QEMU's client."""
+MAX_DMA_WRITE: Final = 64 * 1024
+"""Most data bytes that a server should send in one DMA_WRITE: QEMU ends the connection at more than 1 MiB."""
+MAX_DMA_READ: Final = 32 * 1024
+"""Most data bytes that a server should ask for in one DMA_READ.
+
+QEMU (11.1.3) takes a reply for sent of which the socket took only a part, and what follows is read in the place of its
+end. A message in one buffer of the kernel's, 32 KiB and some more for a UNIX socket, is taken whole or not at all.
+"""
 MAX_DMA_MAPS: Final = 65535
 PAGE: Final = 4096
 """The page size that DMA maps and mapped areas are made of (capability pgsizes)."""

@@ -229,7 +229,8 @@ class DmaMachine(ServedMachine):
                 return await task
             request = receiving.result()
             at, length = struct.unpack("<QQ", request.body[:16])
-            assert (request.flags, request.command in (DMA_READ, DMA_WRITE), length <= 65536) == (0, True, True)
+            assert request.flags == 0
+            assert length <= {DMA_READ: 32768, DMA_WRITE: 65536}[request.command]
             answer = request.body[:16]
             if request.command == DMA_READ:
                 answer += self.content(at, length)

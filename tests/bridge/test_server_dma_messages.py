@@ -69,22 +69,22 @@ async def serve_dma(raw: Raw, memory: bytearray, base: int, count: int) -> list[
 
 @pytest.mark.asyncio
 async def test_memory_without_a_descriptor_is_asked_for_in_chunks(bench: Bench) -> None:
-    chunk, size = 65536, 200_000
+    size = 200_000
     memory = bytearray(os.urandom(256 * 1024))
     async with bench.connect() as raw:
         await done(raw, DMA_MAP, dma_map(RAM, len(memory)))
         with pytest.raises(DmaError):
             bench.memory.read_mapped(RAM, 4)
         reading = asyncio.create_task(bench.memory.read(RAM + 0x123, size))
-        asked = await serve_dma(raw, memory, RAM, 4)
+        asked = await serve_dma(raw, memory, RAM, 7)
         assert await reading == memory[0x123 : 0x123 + size]
-        assert asked == [(DMA_READ, RAM + 0x123 + at, min(chunk, size - at)) for at in range(0, size, chunk)]
+        assert asked == [(DMA_READ, RAM + 0x123 + at, min(32768, size - at)) for at in range(0, size, 32768)]
         data = os.urandom(size)
         writing = asyncio.create_task(bench.memory.write(RAM + 1, data))
         asked = await serve_dma(raw, memory, RAM, 4)
         await writing
         assert memory[1 : 1 + size] == data
-        assert asked == [(DMA_WRITE, RAM + 1 + at, min(chunk, size - at)) for at in range(0, size, chunk)]
+        assert asked == [(DMA_WRITE, RAM + 1 + at, min(65536, size - at)) for at in range(0, size, 65536)]
 
 
 @pytest.mark.asyncio
@@ -217,7 +217,7 @@ async def test_segments_are_copied_one_after_another(bench: Bench) -> None:
 
 @pytest.mark.asyncio
 async def test_four_messages_are_under_way_and_each_access_has_its_turn(bench: Bench) -> None:
-    chunk = 65536
+    chunk = 32768
     async with bench.connect() as raw:
         await done(raw, DMA_MAP, dma_map(RAM, 1 << 20))
         long = asyncio.create_task(bench.memory.read(RAM, 6 * chunk))
@@ -241,18 +241,18 @@ async def test_four_messages_are_under_way_and_each_access_has_its_turn(bench: B
 async def test_what_fails_ends_the_access_and_later_answers_are_nobodys(bench: Bench) -> None:
     async with bench.connect() as raw:
         await done(raw, DMA_MAP, dma_map(RAM, 64 * PAGE))
-        buffer = bytearray(3 * 65536)
+        buffer = bytearray(3 * 32768)
         reading = asyncio.create_task(bench.memory.read_segments([(RAM, len(buffer))], buffer))
         requests = [await raw.receive() for _ in range(3)]
         await raw.send(_error(requests[1]))
         with pytest.raises(
-            DmaError, match=f"^DMA read of 65536 bytes at {RAM + 65536:#x} failed at the client: Bad addr"
+            DmaError, match=f"^DMA read of 32768 bytes at {RAM + 32768:#x} failed at the client: Bad addr"
         ):
             await reading
         for request in requests[::2]:
-            await raw.send(message(DMA_READ, request.body + b"?" * 65536, id=request.id, flags=REPLY))
+            await raw.send(message(DMA_READ, request.body + b"?" * 32768, id=request.id, flags=REPLY))
         await raw.alive()
-        assert buffer == bytes(3 * 65536)
+        assert buffer == bytes(3 * 32768)
 
 
 @pytest.mark.asyncio

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -141,17 +143,25 @@ async def test_one_qemu_after_another(serve_device: ServeDevice, qemu_binary: Qe
         assert device.interrupts.fire(0) is False
 
 
+@pytest.mark.parametrize("by_signal", [True, False])
 @pytest.mark.asyncio
-async def test_qemu_killed_in_the_middle(serve_device: ServeDevice, qemu_qtest: StartQtest) -> None:
+async def test_qemu_ends_in_the_middle(serve_device: ServeDevice, qemu_qtest: StartQtest, by_signal: bool) -> None:
     device = BenchDevice()
     served = await serve_device(device)
     machine = await qemu_qtest(served)
     attached = await Attached.place(machine)
     await attached.write(0, SCRATCH, 7)
-    await machine.vm.execute("quit")
+    await attached.enable_msix({0: (RAM, 0xA0)}, bar=4)
+    assert (device.memory.maps > 0, device.interrupts.mode) == (True, "msix")
+    if by_signal:
+        os.kill(machine.vm.pid, signal.SIGKILL)
+    else:
+        await machine.vm.execute("quit")
     await asyncio.wait_for(served.server.wait_disconnected(), 5)
     with pytest.raises(OSError, match=r"must"):
         device.memory.read_mapped(RAM, 4)
+    assert (device.memory.maps, device.interrupts.mode) == (0, "none")
+    assert bytes(device.endpoint.regions[0].memory[SCRATCH : SCRATCH + 4]) == bytes(4), "reset at once, not by the next"
     attached = await Attached.place(await qemu_qtest(served))
     assert await attached.read(0, SCRATCH) == 0
 
