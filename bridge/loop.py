@@ -31,6 +31,7 @@ _WRITE: int = lib.PVU_WRITE
 _MESSAGE: int = lib.PVU_MESSAGE
 _DOORBELLS: int = lib.PVU_DOORBELLS
 _TRANSFERRED: int = lib.PVU_TRANSFERRED
+_RUNG: int = lib.PVU_RUNG
 
 _EVENT = struct.Struct("=IIIIQQQQ")  # token, region, hook, events, offset, size, value, data
 _EVENT_FDS = struct.Struct("=I16i")
@@ -58,6 +59,12 @@ class Served(Protocol):
     def describe_ring(self) -> str: ...
 
 
+class Rung(Protocol):
+    """Mapped doorbells, as the poller tells of their rings."""
+
+    def on_rung(self, rings: bytes) -> None: ...
+
+
 class Poller:
     """Serves the sessions of one event loop; `Poller.of(loop)` is the loop's."""
 
@@ -81,6 +88,8 @@ class Poller:
         self._sessions: dict[int, Served] = {}
         self._watched: dict[int, Callable[[], None]] = {}
         self._next_token = 0
+        self._bells: dict[int, Rung] = {}
+        self._next_bells = 0
         self.watchdog = Watchdog()
 
     @staticmethod
@@ -124,6 +133,18 @@ class Poller:
         del self._watched[fd]
         lib.pvu_poller_watch(self.native, fd, 0, True)
 
+    def watch_bells(self, bells: Rung, native: Any, interval: float) -> None:
+        """Tells `bells` of the rings of mapped doorbells, which it looks at every `interval` seconds or more often."""
+        self._bells[self._next_bells] = bells
+        lib.pvu_bells_watch(native, self.native, self._next_bells, min(math.ceil(interval * 1e9), 1 << 62))
+        self._next_bells = (self._next_bells + 1) & 0xFFFFFFFF
+        self._look_within(interval)
+
+    def unwatch_bells(self, bells: Rung, native: Any) -> None:
+        """Stops what `watch_bells` began."""
+        lib.pvu_bells_unwatch(native)
+        self._bells = {token: each for token, each in self._bells.items() if each is not bells}
+
     def submit(self) -> None:
         """Sends what would be sent at the next step, for something else comes first."""
         lib.pvu_poller_submit(self.native)
@@ -152,6 +173,9 @@ class Poller:
                 self.ready.append((token, events))
             else:
                 callback()
+            return True
+        if kind == _RUNG:
+            self._bells[token].on_rung(memory_at(data, size * 16))
             return True
         session = self._sessions[token]
         watchdog = self.watchdog
@@ -192,6 +216,9 @@ class Poller:
     def _changed(self, sessions: int) -> None:
         """Called when there are more or fewer sessions."""
 
+    def _look_within(self, interval: float) -> None:
+        """Called when there are mapped doorbells to look at every `interval` seconds."""
+
 
 def memory_at(address: int, size: int) -> bytes:
     """A copy of the hot path's memory at `address`."""
@@ -208,6 +235,8 @@ class _GuestPoller(Poller):
             raise OSError(-self._fd, os.strerror(-self._fd))
         self._serves = False
         self._kicked = False
+        self._interval = math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_reader(fd, callback)
@@ -230,6 +259,20 @@ class _GuestPoller(Poller):
             loop.add_reader(self._fd, self._serve_ready)
         else:
             loop.remove_reader(self._fd)
+
+    def _look_within(self, interval: float) -> None:
+        self._interval = min(self._interval, interval)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
+
+    def _look(self) -> None:
+        """Goes on for as long as there are doorbells, at the pace of those that want it fastest."""
+        self._timer = None
+        if self._bells:
+            self._look_within(self._interval)
+            self._serve()
+        else:
+            self._interval = math.inf
 
     def _serve_ready(self) -> None:
         if not self._kicked:  # else its turn has come already
@@ -367,7 +410,8 @@ class HotPathEventLoop(asyncio.SelectorEventLoop):
 
     Before it sleeps it looks for the next message for up to `spin_us` microseconds, which spares both sides the time
     that a wake-up takes (tens of microseconds on a virtual machine). It does so only while messages come that soon:
-    each attempt in vain doubles the number of sleeps until the next one, up to 4096. 0 is never.
+    each attempt in vain doubles the number of sleeps until the next one, up to 4096, and each message halves it. 0 is
+    never. Mapped doorbells are looked at meanwhile.
     """
 
     def __init__(self, spin_us: int = SPIN_US) -> None:

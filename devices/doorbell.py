@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Self, overload
 
 from ..bridge.errors import DefinitionError, check_integer
 from ..bridge.regions import Rules
@@ -17,16 +17,14 @@ if TYPE_CHECKING:
     from .registers import Registers
 
 
-_FORMATS: Final[dict[int, Literal["B", "H", "I", "Q"]]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
-
-
 class Doorbell(Element):
     """`count` doorbells, `stride` bytes apart from `offset` on, each of `width` bytes.
 
     A ring is a write. Trapped, it is a message that the hot path queues, and handlers get rings in batches; with
     `record=True` each goes into the device's recorder too. With `mapped=True` each doorbell has a page of its own that
-    is shared with the guest, and a ring is a plain store: the device looks every `poll` seconds, while the guest has
-    memory space enabled, and rings when the value is another one. Rings between two looks are one, the last.
+    is shared with the guest, and a ring is a plain store: the hot path looks every `poll` seconds while the guest has
+    memory space enabled, and without a pause for a while after a ring (`spin_us`), and rings when the value is another
+    one. Rings between two looks are one, the last; the doorbells of all that one look finds are rung one after another.
     """
 
     def __init__(
@@ -98,8 +96,7 @@ class Doorbell(Element):
                 ones, none = b"\xff" * self.width, bytes(self.width)
                 region.add_registers(start, Rules(none, ones, none, none, none), record=self.record)
         if self.mapped and rings:
-            views = [region.memory[start : start + self.width].cast(_FORMATS[self.width]) for start in starts]
-            handlers.add_poller(self, self.poll, starts, views, rings)
+            handlers.add_poller(self, self.poll, region, starts, rings)
 
     def lines(self, block: Registers) -> Iterator[tuple[int, str, str]]:
         """One line for each doorbell."""

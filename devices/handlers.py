@@ -24,6 +24,7 @@ from ..bridge.watchdog import watched
 from .polling import DoorbellPoller
 
 if TYPE_CHECKING:
+    from ..bridge.regions import Region
     from .element import Element
 
 logger = limited("pyvfio_user.devices")
@@ -109,14 +110,14 @@ class Handlers:
         self,
         element: Element,
         interval: float,
+        region: Region,
         offsets: Sequence[int],
-        doorbells: Sequence[memoryview],
         rings: Sequence[Callable[[int], None]],
     ) -> None:
-        """Look at mapped doorbells every `interval` seconds while `poll` says so; `offsets` are for the log."""
+        """Look at mapped doorbells at `offsets` of `region` every `interval` seconds while `poll` says so."""
         device = type(self._device).__name__
         names = [f"{device}: handler of {element}[{index}] at {offset:#x}" for index, offset in enumerate(offsets)]
-        self._pollers.append(DoorbellPoller(names, interval, doorbells, rings))
+        self._pollers.append(DoorbellPoller(names, interval, region, offsets, element.width, rings))
 
     def poll(self, enabled: bool) -> None:
         """Start or stop to look at mapped doorbells."""

@@ -1,60 +1,57 @@
-"""Doorbells in mapped pages: they ring without a message, so the device looks at them."""
+"""Doorbells in mapped pages: they ring without a message, so the hot path looks at them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 
+from ..bridge.bells import MappedBells
 from ..bridge.log import limited
+from ..bridge.loop import Poller
+from ..bridge.regions import Region
 from ..bridge.watchdog import watched
 
 logger = limited("pyvfio_user.devices")
 
 
 class DoorbellPoller:
-    """Looks at doorbells every `interval` seconds while it is running, and rings for those that hold a new value.
+    """Has the hot path look at doorbells while it is running, and rings for those that hold a new value.
 
-    `names` are for the log; `doorbells` are views of one item each, so that a value is loaded in one piece (8 bytes at
-    most).
+    It looks every `interval` seconds, and for a while without a pause when one was rung. `names` are for the log;
+    `offsets` are those of the doorbells in `region`, each of `width` bytes.
     """
 
     def __init__(
         self,
         names: Sequence[str],
         interval: float,
-        doorbells: Sequence[memoryview],
+        region: Region,
+        offsets: Sequence[int],
+        width: int,
         rings: Sequence[Callable[[int], None]],
     ) -> None:
         self._names = names
         self._interval = interval
-        self._doorbells = doorbells
         self._rings = rings
-        self._seen = [0] * len(doorbells)
-        self._timer: asyncio.TimerHandle | None = None
+        self._bells = MappedBells(region, offsets, width, self._rung)
+        self._running = False
 
     def run(self, enabled: bool) -> None:
         """Start looking, in the running event loop, or stop."""
-        if enabled and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval, self._poll)
-        elif not enabled and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if enabled and not self._running:
+            self._bells.watch(Poller.of(asyncio.get_running_loop()), self._interval)
+        elif not enabled and self._running:
+            self._bells.unwatch()
+        self._running = enabled
 
     def reset(self) -> None:
         """Give the doorbells their reset value, 0."""
-        for doorbell in self._doorbells:
-            doorbell[0] = 0
-        self._seen = [0] * len(self._doorbells)
+        self._bells.reset()
 
-    def _poll(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._poll)
-        for index, doorbell in enumerate(self._doorbells):
-            value = doorbell[0]
-            if value != self._seen[index]:
-                self._seen[index] = value
-                try:
-                    watched(f"{self._names[index]}, value {value:#x},", self._rings[index], value)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException:  # one that is cancelled, too
-                    logger.exception("%s raised for value %#x", self._names[index], value)
+    def _rung(self, index: int, value: int) -> None:
+        try:
+            watched(f"{self._names[index]}, value {value:#x},", self._rings[index], value)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # one that is cancelled, too
+            logger.exception("%s raised for value %#x", self._names[index], value)

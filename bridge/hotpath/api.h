@@ -145,6 +145,7 @@ enum {
     PVU_DOORBELLS, /* `size` entries pvu_ring at `data`; nothing to finish */
     PVU_TRANSFERRED, /* transfer `value` ended: `hook` is 0, or an errno for `size` bytes at `offset`; nothing to finish */
     PVU_CLOSED,    /* the session is over: `value` is 0 or an errno; nothing to finish */
+    PVU_RUNG,      /* of the bells `token`: `size` entries pvu_ring at `data`, their hooks numbers of bells; nothing to finish */
 };
 
 typedef struct {
@@ -205,6 +206,26 @@ int pvu_session_send(pvu_session *session, const uint8_t *message, size_t size);
 void pvu_session_finish(pvu_session *session, int status);
 /* The same for PVU_READ: the register holds `value` now. */
 void pvu_session_finish_read(pvu_session *session, uint64_t value);
+
+/* Doorbells in pages that clients map: they ring without a message, when the value there is another one. */
+
+typedef struct pvu_bells pvu_bells;
+
+/*
+ * At `count` offsets, multiples of `width`, which is 1, 2, 4 or 8 bytes. NULL and errno: EINVAL when there are no such
+ * places, or none at all. The region must outlive them. They are taken to hold 0 at first.
+ */
+pvu_bells *pvu_bells_new(pvu_region *region, const uint64_t *offsets, uint32_t count, uint32_t width);
+/* The poller may be gone before them. */
+void pvu_bells_free(pvu_bells *bells);
+/*
+ * Has a poller look at them all, every `interval` nanoseconds and while it spins, which it does after a ring too; no
+ * other one does any more. What one look finds is one PVU_RUNG; rings of one bell between two looks are one, the last.
+ */
+void pvu_bells_watch(pvu_bells *bells, pvu_poller *poller, uint32_t token, uint64_t interval);
+void pvu_bells_unwatch(pvu_bells *bells);
+/* They hold 0, and nothing was rung. */
+void pvu_bells_reset(pvu_bells *bells);
 
 /* Transfers: copies by DMA_READ and DMA_WRITE messages, several of which are under way at a time. */
 

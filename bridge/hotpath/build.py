@@ -23,6 +23,7 @@ SOURCES = [
     "send.c",
     "buffers.c",
     "poller.c",
+    "bells.c",
     "epoll.c",
     "uring.c",
     "ring.c",

@@ -73,6 +73,7 @@ pvu_poller *pvu_poller_new(void)
 
 void pvu_poller_free(pvu_poller *poller)
 {
+    bells_leave(poller);
     if (poller->ring)
         uring_close(poller->ring);
     if (poller->epoll >= 0)
@@ -289,6 +290,26 @@ static bool found(const pvu_poller *poller)
     return poller->first || poller->ready_next < poller->ready_count;
 }
 
+/*
+ * Bells that were rung, of those that are due. However often that is: what waits to be sent goes out, and all else gets a
+ * look in now and then.
+ */
+static int ring(pvu_poller *poller, uint64_t time)
+{
+    int kind = bells_look(poller, time);
+
+    if (kind == PVU_NONE)
+        return kind;
+    poller->served = true;
+    if (++poller->rings % STREAK == 0 && !found(poller)) {
+        poller->spinning = false; /* so that the session served last is asked for, too */
+        (void)look(poller, 0);    /* what fails will fail again, and be told when there is no ring to tell */
+    } else {
+        (void)pvu_poller_submit(poller);
+    }
+    return kind;
+}
+
 static long preemptions(void)
 {
     struct rusage usage;
@@ -302,15 +323,10 @@ static long preemptions(void)
  */
 static bool in_the_way(pvu_poller *poller)
 {
-    long before = poller->preempted;
-
-    if (++poller->hits % HITS)
-        return false;
-    poller->preempted = preemptions();
-    if (poller->preempted - before > HITS / 8)
-        return true;
-    poller->penalty = 1;
-    return false;
+    poller->penalty = poller->penalty > 1 ? poller->penalty / 2 : 1; /* it was worth it */
+    if (poller->hits++ % HITS == 0)
+        poller->preempted = preemptions();
+    return poller->hits % HITS == 0 && preemptions() - poller->preempted > HITS / 8;
 }
 
 static void give_up(pvu_poller *poller, uint32_t penalty)
@@ -332,6 +348,11 @@ static int look_often(pvu_poller *poller, uint64_t until)
         pvu_session *hot = poller->hot;
         bool others = ++poller->attempts % LOOK == 0;
 
+        if (poller->bells && (status = ring(poller, EVERY_BELL)) != PVU_NONE) {
+            if (in_the_way(poller))
+                give_up(poller, MAX_PENALTY);
+            return status;
+        }
         if (hot && !hot->receiving && !hot->blocked && session_receive(hot) != 0) {
             int kind = serve(poller, hot);
 
@@ -363,7 +384,10 @@ static int look_often(pvu_poller *poller, uint64_t until)
 /* The same, after what waits to be sent: replies go out at once as long as it lasts, and the ring does not receive. */
 static int spin(pvu_poller *poller, uint64_t until)
 {
-    int status = poller->ring ? uring_stop(poller->ring, poller->hot) : 0;
+    int status = 0;
+
+    if (poller->ring)
+        status = poller->hot ? uring_stop(poller->ring, poller->hot) : uring_submit(poller->ring);
 
     if (status < 0 || found(poller))
         return status;
@@ -376,7 +400,7 @@ static int spin(pvu_poller *poller, uint64_t until)
 /* Is it time to try? Only what was served lately is worth it. */
 static bool worth_spinning(pvu_poller *poller)
 {
-    if (!poller->spin_ns || !poller->served || !poller->hot)
+    if (!poller->spin_ns || !poller->served || !(poller->hot || poller->bells))
         return false;
     poller->served = false;
     if (poller->skip) {
@@ -388,8 +412,9 @@ static bool worth_spinning(pvu_poller *poller)
 
 int pvu_poller_next(pvu_poller *poller, int64_t timeout)
 {
-    uint64_t begun = 0, end = UINT64_MAX, time;
+    uint64_t begun = 0, end = UINT64_MAX, time, nap = 0;
     uint32_t waits = 0;
+    bool napping;
 
     if (!*poller->origin)
         return -ECHILD;
@@ -399,8 +424,12 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
 
         if (kind != PVU_NONE || timeout < -1)
             return kind;
-        if (timeout > 0 || (timeout && waits % CLOCK == 0)) {
+        if (!timeout && waits && !poller->first)
+            return pvu_poller_submit(poller); /* one look: there can always be more, and Python has other work */
+        if (timeout > 0 || poller->bells || (timeout && waits % CLOCK == 0)) {
             time = now();
+            if (poller->bells && (kind = ring(poller, time)) != PVU_NONE)
+                return kind;
             if (!begun) {
                 begun = time;
                 if (timeout > 0)
@@ -410,8 +439,7 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
             }
             if (timeout > 0)
                 wait = (int64_t)(end - time);
-        } else if (!timeout && waits && !poller->first) {
-            return pvu_poller_submit(poller); /* one look: there can always be more, and Python has other work */
+            nap = bells_due(poller) - time;
         }
         if (poller->first) {
             wait = 0;
@@ -421,11 +449,12 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
                 return kind;
             continue;
         }
-        kind = look(poller, wait);
+        napping = poller->bells && (wait < 0 || (uint64_t)wait > nap);
+        kind = look(poller, napping ? (int64_t)nap : wait);
         waits++;
         if (kind < 0)
             return kind;
-        if (!found(poller))
+        if (!found(poller) && !(napping && now() >= bells_due(poller)))
             return PVU_NONE; /* time is up, or a signal came */
     }
 }

@@ -20,6 +20,8 @@ struct pvu_poller {
     int ready_next, ready_count;
     int streak;
     uint8_t *buffers; /* of a session that ended, or NULL */
+    pvu_bells *bells; /* that it looks at, in the order of their turns */
+    uint32_t rings;   /* looks that found something */
 
     /* Spinning: instead of sleeping, for a while, when the last attempts showed that it is worth it. */
     uint64_t spin_ns;
@@ -28,10 +30,21 @@ struct pvu_poller {
     bool served;      /* since the last wait */
     uint32_t attempts;
     uint32_t hits;    /* messages that came meanwhile */
-    long preempted;   /* involuntary switches of the thread, when `hits` was looked at */
+    long preempted;   /* involuntary switches of the thread, when the last HITS of them began */
     uint32_t skip;    /* waits until the next attempt */
     uint32_t penalty; /* what `skip` becomes when an attempt fails */
 };
+
+/* bells.c */
+
+#define EVERY_BELL UINT64_MAX
+
+/* Looks at those that are due at `time`, or at all with EVERY_BELL: PVU_RUNG or PVU_NONE. */
+int bells_look(pvu_poller *poller, uint64_t time);
+/* When the next look is due; UINT64_MAX without bells. */
+uint64_t bells_due(const pvu_poller *poller);
+/* The poller goes. */
+void bells_leave(pvu_poller *poller);
 
 /* epoll.c */
 

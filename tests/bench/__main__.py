@@ -19,9 +19,11 @@ from pyvfio_user.guest.provision.qemu import find_qemu
 from . import report
 from .measure import LIMIT, OURS, Figures, Take, repeat
 from .orders import orders
-from .programs import BenchError, Sample, await_socket, build, run_client, started
+from .programs import BenchError, Sample, await_socket, build, python, run_client, started
 from .rows import QEMU_ROWS, ROWS, Placement, Row
-from .whole import Bench, Found, attach, attached, idle_cpu, many_devices, responsive
+from .whole import ROOT, Bench, Found, attach, attached, idle_cpu, many_devices, responsive
+
+KIT = "kit"
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -62,7 +64,7 @@ def measure(
     bench: Bench, wanted: argparse.Namespace, peers: dict[str, str], console: Console
 ) -> tuple[list[Figures], list[Found]]:
     """All rows, and what is no row."""
-    sockets = {LIMIT: bench.folder / "limit.sock", OURS: bench.folder / "ours.sock"}
+    sockets = {name: bench.folder / f"{name}.sock" for name in (LIMIT, OURS, KIT)}
     serve = wanted.serve or f"{Path(sys.executable).parent / 'pyvfio-user'} serve bench --socket {{socket}}"
     figures, others = [], []
     attempts = wanted.repetitions * (1 if wanted.quick else 3)
@@ -70,6 +72,7 @@ def measure(
         servers = {
             LIMIT: [str(bench.programs / "limit"), str(sockets[LIMIT])],
             OURS: serve.format(socket=sockets[OURS]).split(),
+            KIT: ["env", f"PYTHONPATH={ROOT}", *python("-m", f"{__package__}.kit", str(sockets[KIT]))],
         }
         pids = {}
         for name, command in servers.items():
@@ -77,11 +80,13 @@ def measure(
             process = stack.enter_context(started(command, bench.server_cpu, log))
             await_socket(sockets[name], process, log)
             pids[name] = process.pid
-        reachable = {**{name: str(path) for name, path in sockets.items()}, **peers}
+        reachable = {LIMIT: str(sockets[LIMIT]), OURS: str(sockets[OURS]), **peers}
+        of_kit = {LIMIT: str(sockets[LIMIT]), OURS: str(sockets[KIT])}
         for row in ROWS:
             if wanted.only in row.operation and (bench.client_cpu is not None or row.placement is Placement.SAME):
                 console.print(f"{row.name}, {row.placement.value} ...", style="dim")
-                takes = {name: take(bench, row, path) for name, path in reachable.items() if row.limit or name != LIMIT}
+                at = of_kit if row.kit else reachable
+                takes = {name: take(bench, row, path) for name, path in at.items() if row.limit or name != LIMIT}
                 figures.append(repeat(row, takes, wanted.repetitions, attempts))
         if not wanted.no_qemu:
             qemu = load_config("qtest").command(find_qemu().require().path, [])

@@ -39,9 +39,11 @@ enum {
 
 /* Negotiates, and asks for everything there is to know of the device, as a VMM does; maps BAR 2 when told. */
 void session_describe(client *client, bool map_window);
-/* Enables bus mastering, and gives the device MAX_DMA bytes at RAM, which it can map or must ask for. */
+/* Enables memory space and bus mastering. */
+void session_enable(client *client);
+/* The same, and gives the device MAX_DMA bytes at RAM, which it can map or must ask for. */
 void session_give_memory(client *client, bool shared);
-/* Enables MSI-X with one eventfd. */
+/* The same, and MSI-X with one eventfd. */
 void session_enable_msix(client *client);
 
 /* exchange.c: one access, its reply checked. */

@@ -172,5 +172,6 @@ const operation register_operations[] = {
     { "reads-in-flight", { SHORT, LONG, 1, 0 }, scratch, run_in_flight, NULL },
     { "interrupt", { LONG, SHORT, 1, PLAN_EVENT, 0 }, session_enable_msix, run_interrupt, NULL },
     { "mapped-doorbell", { 0, 0, 0, PLAN_WINDOW, 0 }, prepare_window, run_window, finish_window },
+    { "kit-doorbell", { 0, 0, 0, PLAN_WINDOW, 0 }, session_enable, run_window, NULL },
     { 0 },
 };

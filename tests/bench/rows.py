@@ -28,6 +28,7 @@ class Row:
 
     `ratio` is what to reach of the limit in the same run; `least` an absolute rate in `unit`, `most` a time in
     microseconds; `peers` says that any other server is to be reached. Without `limit` there is none to measure.
+    With `kit` ours is the device of `kit.py`, which no other server has.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Row:
     most: float | None = None
     peers: bool = False
     limit: bool = True
+    kit: bool = False
     bulk: bool = False
     length: int = 4096
     unit: Unit = Unit.RATE
@@ -76,6 +78,7 @@ ROWS = (
     Row("DMA read by message, 64 KiB", "dma-message-read", peers=True, length=64 * KiB, unit=Unit.BYTES),
     Row("DMA write by message, 64 KiB", "dma-message-write", peers=True, length=64 * KiB, unit=Unit.BYTES),
     Row("doorbell in a mapped page", "mapped-doorbell", Placement.POLLING, ratio=0.9),
+    Row("doorbell in a mapped page, Python handler", "kit-doorbell", Placement.POLLING, least=100_000, kit=True),
 )
 """Ratios of posted, batched and pipelined messages are the rates to reach over the limit's where they were set. Posted
 writes are held against bulk receives, since nothing is faster; beside it is what one receive each would give, which is

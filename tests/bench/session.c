@@ -123,6 +123,13 @@ void session_describe(client *client, bool map_window)
         die("the device must be 1234:be9c, not %08x", config.request.data);
 }
 
+void session_enable(client *client)
+{
+    message command = { .offset = 4, .region = 7, .count = 2, .data = 6 };
+
+    ask(client, REGION_WRITE, &command, SHORT + 2, -1, &command, sizeof(command), NULL);
+}
+
 void session_give_memory(client *client, bool shared)
 {
     struct {
@@ -130,7 +137,6 @@ void session_give_memory(client *client, bool shared)
         uint32_t argsz, flags;
         uint64_t offset, address, size;
     } map = { .argsz = 32, .flags = 3, .address = RAM, .size = MAX_DMA };
-    message command = { .offset = 4, .region = 7, .count = 2, .data = 6 };
     int fd = memfd_create("guest", MFD_CLOEXEC);
 
     if (fd < 0 || ftruncate(fd, MAX_DMA) < 0)
@@ -138,7 +144,7 @@ void session_give_memory(client *client, bool shared)
     client->ram = mmap(NULL, MAX_DMA, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     for (size_t i = 0; i < MAX_DMA; i++)
         client->ram[i] = (uint8_t)(i * 7 + (i >> 8));
-    ask(client, REGION_WRITE, &command, SHORT + 2, -1, &command, sizeof(command), NULL);
+    session_enable(client);
     ask(client, DMA_MAP, &map, sizeof(map), shared ? fd : -1, &map, sizeof(map), NULL);
     close(fd);
 }
@@ -146,9 +152,8 @@ void session_give_memory(client *client, bool shared)
 void session_enable_msix(client *client)
 {
     irqs set = { .argsz = 20, .flags = 0x24, .index = 2, .count = 1 };
-    message command = { .offset = 4, .region = 7, .count = 2, .data = 6 };
 
     client->eventfd = eventfd(0, EFD_CLOEXEC | (client->poll ? EFD_NONBLOCK : 0));
-    ask(client, REGION_WRITE, &command, SHORT + 2, -1, &command, sizeof(command), NULL);
+    session_enable(client);
     ask(client, SET_IRQS, &set, sizeof(set), client->eventfd, &set, sizeof(set), NULL);
 }

@@ -16,7 +16,7 @@ from statistics import median
 from .programs import BenchError, await_socket, pinned, python, run_client, started
 
 DEVICES = 64
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 _ECAM_SLOT_1 = 0x3F008000
 
 
@@ -57,7 +57,7 @@ def hosted(bench: Bench, devices: int) -> Iterator[subprocess.Popen[str]]:
         (bench.folder / name).unlink(missing_ok=True)
     log = bench.folder / "host.log"
     command = python("-m", f"{__package__}.host", str(bench.folder), str(devices))
-    with started(["env", f"PYTHONPATH={_ROOT}", *command], bench.server_cpu, log) as host:
+    with started(["env", f"PYTHONPATH={ROOT}", *command], bench.server_cpu, log) as host:
         await_file(bench.folder / "ready", host, log)
         yield host
 
