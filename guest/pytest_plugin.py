@@ -6,17 +6,37 @@ for those that start QEMU; without pytest-asyncio there are none, and the plugin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from .errors import missing_extra
 
 if TYPE_CHECKING:
     from ..bridge.endpoint import HasEndpoint
     from .qemu import Qemu
 
 _LAST = 20
+
+
+def _litmus_page(test: str, error: BaseException, folder: Path) -> list[tuple[str, str]]:
+    """Write the page of an order that breaks a driver, and say where; nothing for any other error."""
+    from ..bridge.explore import LitmusFailure
+
+    if not isinstance(error, LitmusFailure):
+        return []
+    try:
+        from .report.litmus import render
+    except ModuleNotFoundError as missing:
+        return [("litmus card", missing_extra(missing, "--litmus-pages") or str(missing))]
+    page = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', test)}.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    page.write_text(render(error.card), encoding="utf-8")
+    return [("litmus card", f"{page}")]
 
 
 @dataclass
@@ -49,6 +69,16 @@ def evidence_of(request: pytest.FixtureRequest) -> Evidence:
     return evidence
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer `--litmus-pages`."""
+    parser.getgroup("pyvfio-user").addoption(
+        "--litmus-pages",
+        type=Path,
+        metavar="DIR",
+        help="write a page with the litmus card and a timeline for each test that explore() fails (extra `guest`)",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Offer the fixtures when pytest-asyncio, which they are made with, is there."""
     if config.pluginmanager.hasplugin("asyncio"):
@@ -60,9 +90,15 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
+    call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to a failing test's report the exact QEMU command, the console's last lines, and the last transactions."""
+    """Add to a failing test's report the exact QEMU command, the console's last lines, and the last transactions.
+
+    Of an order that breaks a driver, the page that was written, if pages were asked for.
+    """
     report = yield
+    if call.excinfo is not None and (folder := item.config.getoption("--litmus-pages")) is not None:
+        report.sections.extend(_litmus_page(item.nodeid, call.excinfo.value, folder))
     if report.failed and report.when != "teardown" and EVIDENCE in item.stash:
         report.sections.extend(item.stash[EVIDENCE].sections())
     return report

@@ -117,3 +117,15 @@ def test_a_failing_test_shows_the_card(pytester: pytest.Pytester) -> None:
         ]
     )
     assert not re.search(r"__tracebackhide__|raise LitmusFailure", result.stdout.str())
+    result.stdout.no_fnmatch_line("*- litmus card -*")
+
+
+def test_a_failing_test_s_page_is_written_where_it_is_asked_for(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(TEST + "\ndef test_other():\n    assert 0\n")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--litmus-pages", "out/pages")
+    result.assert_outcomes(failed=2)
+    (page,) = (pytester.path / "out/pages").iterdir()
+    assert re.fullmatch(r"test_a_failing_test_s_page_\w+\.py-test_driver\.html", page.name)
+    result.stdout.fnmatch_lines(["*- litmus card -*", f"out/pages/{page.name}"])
+    assert "<h1>Broken: <span>in order</span></h1>" in page.read_text()
+    assert "MWr bar0+0x1000 1DW f/0" in page.read_text()
