@@ -11,6 +11,7 @@ from ..bridge.endpoint import HasEndpoint
 from ..bridge.explore.labels import Labels
 from ..bridge.explore.served import WAIT
 from ..bridge.explore.traced import Traced
+from ..bridge.explore.watched import Watch
 from .tracing import Tracer
 
 FIRST_SLOT = 16
@@ -36,11 +37,12 @@ async def reordering(
     speculate: float = 0.0,
     wait: float = WAIT,
     keep: Callable[[memoryview], object] | None = None,
+    watch: Watch | None = None,
 ) -> AsyncIterator[Reordering]:
     """Have a seed pick one legal behaviour of what the guest posts to the trapped regions of these devices.
 
     `speculate` is the chance, before each access, of a read that nobody made, where the type permits it. `keep` is
-    given the events that were traced, packed.
+    given the events that were traced, packed. `watch` draws the first device's run.
 
     Raises:
         TraceError: the tracer cannot be built.
@@ -50,8 +52,8 @@ async def reordering(
         labels = Labels(tracer.ring, keep)
         slots = range(FIRST_SLOT, FIRST_SLOT + len(devices))
         fronts = [
-            Traced(device, labels, slot << 3, seed=seed, wait=wait, speculate=speculate)
-            for device, slot in zip(devices, slots, strict=True)
+            Traced(device, labels, slot << 3, seed=seed, wait=wait, speculate=speculate, watch=each)
+            for device, slot, each in zip(devices, slots, [watch, *[None] * len(devices)], strict=False)
         ]
 
         async def read() -> None:

@@ -13,10 +13,11 @@ import click
 
 from ..catalogue import create_device
 from ..machines import load_config
-from .common import DEVICE_HELP, make_room, run, served
+from .common import DEVICE_HELP, make_room, prepare_timeline, run, served, timeline_options, write_timeline
 
 if TYPE_CHECKING:
     from ...bridge.endpoint import HasEndpoint
+    from ...bridge.explore.watched import Watch
     from ..reordering import Reordering
 
 _MOST_REORDERED = 16
@@ -44,6 +45,7 @@ _MOST_REORDERED = 16
     metavar="CHANCE",
     help="With --reorder: of a read that nobody made, before each access, where the type permits it.",
 )
+@timeline_options
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def qemu(
     config: str,
@@ -53,6 +55,9 @@ def qemu(
     trace: Path | None,
     reorder: int | None,
     speculate: float,
+    page: Path | None,
+    perfetto: Path | None,
+    most: int | None,
     extra: Sequence[str],
 ) -> None:
     """Start QEMU as CONFIG describes it, with devices attached, in the foreground.
@@ -67,12 +72,15 @@ def qemu(
 
     With --reorder the devices see what the guest posts to trapped regions in an order, gathered in a way, that the
     architecture permits: with the same SEED the same one, if the guest makes the same accesses. The last line has
-    digests: where what was made is the same, so is what arrived.
+    digests: where what was made is the same, so is what arrived. With --html or --perfetto the run is drawn at its end,
+    for one device: accesses, what waits, TLPs, handlers and interrupts.
     """
     if speculate and reorder is None:
         raise click.UsageError("--speculate must come with --reorder SEED, not alone")
     if reorder is not None and not 1 <= len(names) <= _MOST_REORDERED:
         raise click.UsageError(f"--reorder must have 1 to {_MOST_REORDERED} devices, not {len(names)}")
+    if (page or perfetto) and (reorder is None or len(names) != 1):
+        raise click.UsageError("--html and --perfetto must come with --reorder SEED and one --device")
     machine = load_config(config)
     devices = [] if only_print else [create_device(name) for name in names]
     from ..provision.qemu import find_qemu
@@ -95,7 +103,8 @@ def qemu(
                 slots: Sequence[int] = ()
                 options: Sequence[str] = ()
                 if reorder is not None:
-                    ways = _reordered(program, [*zip(names, devices, strict=True)], reorder, speculate, trace)
+                    watch = stack.enter_context(_drawn(names[0], config, reorder, page, perfetto, most))
+                    ways = _reordered(program, [*zip(names, devices, strict=True)], reorder, speculate, trace, watch)
                     front = await stack.enter_async_context(ways)
                     shown, slots, options = front.fronts, front.slots, front.options
                 elif trace:
@@ -107,6 +116,25 @@ def qemu(
                 return await run_in_foreground(command)
 
     run(session())
+
+
+@contextlib.contextmanager
+def _drawn(
+    device: str, machine: str, seed: int, page: Path | None, perfetto: Path | None, most: int | None
+) -> Iterator[Watch | None]:
+    """What draws the run, at its end; None when nothing is to be drawn."""
+    if page is None and perfetto is None:
+        yield None
+        return
+    from ...bridge.explore.watched import Watch
+
+    prepare_timeline(page, perfetto)
+    subtitle = f"machine {machine}, seed {seed}"
+    watch = Watch(device.rpartition(":")[2], subtitle, title=f"{device}, in a guest", types="the tracer's", most=most)
+    try:
+        yield watch
+    finally:
+        write_timeline(watch.timeline(), page, perfetto)
 
 
 @contextlib.contextmanager
@@ -133,7 +161,12 @@ def _say_lost(lost: int) -> None:
 
 @contextlib.asynccontextmanager
 async def _reordered(
-    program: Path, devices: Sequence[tuple[str, HasEndpoint]], seed: int, speculate: float, trace: Path | None
+    program: Path,
+    devices: Sequence[tuple[str, HasEndpoint]],
+    seed: int,
+    speculate: float,
+    trace: Path | None,
+    watch: Watch | None,
 ) -> AsyncIterator[Reordering]:
     """Reorder what the devices' guest posts; say at the end what came of it."""
     from ..reordering import reordering
@@ -145,7 +178,8 @@ async def _reordered(
     with contextlib.ExitStack() as files:
         lost = lambda: front.labels.dropped if front else 0  # noqa: E731
         keep = files.enter_context(written(trace, lost)).write if trace else None
-        async with reordering([device for _, device in devices], seed, speculate=speculate, keep=keep) as front:
+        served = [device for _, device in devices]
+        async with reordering(served, seed, speculate=speculate, keep=keep, watch=watch) as front:
             yield front
         for (name, _), each in zip(devices, front.fronts, strict=True):
             click.echo(f"reorder: {name}, seed {seed}: {each.tally}", err=True)

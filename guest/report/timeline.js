@@ -11,9 +11,10 @@
 
   let row = 26;
   let at = GUTTER;
-  const columns = T.lanes.map(([kind, name, how, capacity]) => {
-    const column = {x: at, width: WIDTHS[kind], name, how, capacity};
-    at += column.width + GAP;
+  const columns = T.lanes.map(([kind, name, how, capacity], lane) => {
+    const gap = kind === "buffer" && T.lanes[lane + 1]?.[0] === "buffer" ? GAP / 2 : GAP;
+    const column = {x: at, width: WIDTHS[kind], gap, name, how, capacity};
+    at += column.width + gap;
     return column;
   });
   const width = at - GAP + 16;
@@ -100,7 +101,7 @@
     heads.style.width = `${width}px`;
     heads.replaceChildren(...columns.map(column => {
       const head = document.createElement("div"), how = document.createElement("small");
-      Object.assign(head.style, {left: `${column.x}px`, width: `${column.width + GAP - 8}px`});
+      Object.assign(head.style, {left: `${column.x}px`, width: `${column.width + column.gap - 8}px`});
       how.textContent = column.how;
       head.append(column.name, how);
       head.title = `${column.name}: ${column.how}`;

@@ -132,6 +132,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     boot = [*bare_metal(tmp_path, "dmb oshst"), "-semihosting-config", "enable=on"]
     options = ["--device", f"{__name__}:Sender", "--reorder", "7", "--speculate", "0.5", "--trace", "trace"]
+    options += ["--html", "run.html", "--most", "200"]
     done = CliRunner().invoke(main, ["qemu", "el2", *options, "--", *boot], prog_name="pyvfio-user")
     assert done.exit_code == 0, done.output
     said = re.search(
@@ -140,6 +141,11 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         re.M,
     )
     assert said and int(said[1]) > 50
+    drawn = re.search(r"^timeline: 200 events in run\.html, (\d+) left out$", done.output, re.M)
+    assert drawn and int(drawn[1]) == 301 + 2 * ENTRIES + int(said[1]) - 200  # a barrier before and after each doorbell
+    page = Path("run.html").read_text()
+    assert "Memory types and barriers are the tracer&#39;s;" in page
+    assert all(text in page for text in ("dmb oshst", "Control.bell 0x", '"speculative"', "MWr bar2+0x"))
     stores = [event for event in read_trace(Path("trace")) if event.bar == 2]
     assert len(stores) == 4 * ENTRIES
     assert {(event.peripheral, event.type) for event in stores} == {(16 << 3, NORMAL_NC)}
@@ -150,6 +156,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         (["--device", "upcase", "--speculate", "0.5"], "--speculate must come with --reorder SEED, not alone"),
         (["--reorder", "1"], "--reorder must have 1 to 16 devices, not 0"),
+        (["--html", "x", "--device", "upcase"], "--html and --perfetto must come with --reorder SEED and one --device"),
     ],
 )
 def test_what_cannot_be(options: list[str], message: str) -> None:
