@@ -157,11 +157,9 @@ def _rows(pair: Pair, idiom: Idiom, measure: Measure, seen: dict[str, str]) -> I
 
 
 @cache
-def _decision(scheme: str, case: str, fwb: int) -> Decision | None:
-    """What a scheme decides in a case, as the jobs had it; None where nothing changes."""
+def _decision(scheme: str, case: str, fwb: int) -> Decision:
+    """What a scheme decides in a case, as the jobs had it, but for pages of `dynamic` that change."""
     study = Study.of(SCHEMES[scheme], LAYOUT, request=REQUEST, driver=DRIVER, host=Host(fwb=bool(fwb)))
-    if case == "changed":
-        return study.changed.decision if study.changed else None
     return study.nothing if case == "nothing" else study.asking
 
 
@@ -172,8 +170,7 @@ def _of_guest(cell: Cell) -> Pair | None:
     if cell.scheme == ALL_PAIRS:
         bell: MemoryType | None = combine(NGNRE, DOORBELL_STAGE2, bool(cell.fwb))
     else:
-        decision = _decision(cell.scheme, cell.case, cell.fwb)
-        bell = decision.at("doorbell").effective(NGNRE, bool(cell.fwb)) if decision else None
+        bell = _decision(cell.scheme, cell.case, cell.fwb).at("doorbell").effective(NGNRE, bool(cell.fwb))
     payload = MemoryType.parse(cell.architecture)
     aligned = MemoryType.parse(cell.s1).is_device and not payload.is_device
     return None if bell is None else Pair(payload, bell, aligned)
@@ -182,8 +179,7 @@ def _of_guest(cell: Cell) -> Pair | None:
 def _of_host(host: HostCell) -> Pair | None:
     if host.type is None or _elsewhere(host.range):
         return None
-    decision = _decision(host.scheme, host.case, host.fwb)
-    bell = decision.at("doorbell").host if decision else None
+    bell = _decision(host.scheme, host.case, host.fwb).at("doorbell").host
     return None if bell is None else Pair(MemoryType.parse(host.type), bell)
 
 

@@ -127,17 +127,8 @@ def _as_one(order: Order, payload: int) -> bool:
     sent = Packets(order.effects).of_block(payload)
     if len(sent) != 1 or len(sent[0].span) != SIZE:
         return False
-    return any(_is_one_block(rows, payload) for _, rows in order.variants())
-
-
-def _is_one_block(rows: Rows, block: int) -> bool:
-    for index in bits(block):
-        between = rows.not_after[index] & ~block
-        if rows.before[index] & block or block & ~(rows.gather[index] | 1 << index):
-            return False
-        if any(rows.not_after[other] & block for other in bits(between)):
-            return False
-    return True
+    together = (rows.gather for _, rows in order.variants())
+    return any(all(not payload & ~(gather[index] | 1 << index) for index in bits(payload)) for gather in together)
 
 
 def _kept_by(order: Order) -> str:
@@ -162,7 +153,7 @@ class _Runs:
         sent: list[range] = []
         for block in behaviour:
             if block & self._payload:
-                sent += [t.span for t in self._packets.of_block(block) if t.effects & self._payload and t.kind.posted]
+                sent += [t.span for t in self._packets.of_block(block) if t.effects & self._payload]
             if block & self._bell and self._payload & ~arrived:
                 self.early += 1
             arrived |= block

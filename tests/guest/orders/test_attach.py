@@ -251,9 +251,19 @@ class TestTheScorecard:
         value = found.scorecard[scheme]["doorbell-first"]["value"]
         assert list(value) == list(BARRIERS)
         assert ", ".join(name for name, able in value.items() if able) == early
+        detail = found.scorecard[scheme]["doorbell-first"]["detail"]
+        assert ("Device-nGRE" in detail) == bool(early)
         best = max(row(pair, "8 x STR x", "none").whole for pair in orders.pairs.values())
         wanted = "never" if burst == "never" else f"{best / 3:.1%}"
         assert found.scorecard[scheme]["one-tlp"]["value"]["8 x STR x"] == wanted
+
+    def test_only_ranges_that_stand_write_combining_are_asked_about(self) -> None:
+        found, _ = ordered_run("cacheable-follow", True)
+        answer = found.scorecard["cacheable-follow"]["doorbell-first"]
+        assert answer["detail"] == (
+            "the doorbell can overtake a payload of type: Normal Write-Back, Tagged Normal Write-Back"
+        )
+        assert set(answer["value"].values()) == {True}
 
 
 class TestProfiles:

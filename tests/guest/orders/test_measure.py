@@ -244,6 +244,14 @@ def test_equal_programs_are_measured_once() -> None:
     assert measure.distinct == 4
 
 
+def test_programs_of_one_order_but_other_instructions_are_not_equal() -> None:
+    """Without buffers only the elements of one instruction come as one."""
+    measure = Measure(PROFILES["in-order"], 400)
+    stores, elements = (measure(program(IDIOMS[name], "none", NORMAL_NC, NGNRE)) for name in ("8 x STR x", "ST1"))
+    assert stores.legal == elements.legal
+    assert (stores.most, stores.least, elements.least < 8) == (8, 8, True)
+
+
 def test_the_same_seeds_give_the_same() -> None:
     one, two = (measured("8 x STR x", "none", NORMAL_NC, drain=0.3, partial=0.5) for _ in range(2))
     assert one == two
