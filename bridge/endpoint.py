@@ -35,6 +35,8 @@ class Endpoint:
     on_reset: Callable[[], None] | None = None
     on_disconnect: Callable[[], None] | None = None
     name: str = "device"
+    served: bool = field(default=False, init=False)
+    """A server has it: its maps and interrupts are one client's."""
     observer: Observer | None = None
     """Who looks on; see `observe`."""
 

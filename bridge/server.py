@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from .endpoint import HasEndpoint
+from .errors import DefinitionError
 from .hotpath._native import ffi, lib
 from .log import logger
 from .loop import Poller
@@ -38,6 +39,8 @@ class Server:
         self.path = path
         self.session: Session | None = None
         self._endpoint = device.endpoint
+        if self._endpoint.served:
+            raise DefinitionError(f"{self._endpoint.name} must be served on one socket at a time, not on {path} too")
         self._endpoint.prepare()
         self._any_user = any_user
         self._pause: asyncio.TimerHandle | None = None
@@ -49,6 +52,7 @@ class Server:
         self._detached = asyncio.Event()
         self._detached.set()
         self._poller.watch(listener.fileno(), self._accept)
+        self._endpoint.served = True
 
     async def wait_connected(self) -> None:
         """Waits until a client is there (its VERSION may still be to come)."""
@@ -75,6 +79,7 @@ class Server:
         for refusal in list(self._refusals):
             refusal.close()
         self.disconnect()
+        self._endpoint.served = False
 
     def _accept(self) -> None:
         if self.session is not None and self.session.peer_left():
@@ -153,7 +158,7 @@ async def serve(
     A handler that blocks for longer than `handler_budget` seconds is named in the log while it does (see `Watchdog`).
 
     Raises:
-        DefinitionError: the budget is not more than 0.
+        DefinitionError: the budget is not more than 0; or the device is being served already.
         FileExistsError: something else than a socket is at `path`, a symbolic link included.
         OSError: EADDRINUSE when somebody listens there; or why the socket cannot be made.
     """

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pyvfio_user.bridge.client import Client, VfioUserError
+from pyvfio_user.bridge.errors import DefinitionError
 from pyvfio_user.bridge.server import serve
 
 from .bench import (
@@ -214,6 +215,20 @@ async def test_two_devices_in_one_loop_do_not_mix(tmp_path: Path) -> None:
 
     async with serve_bench(tmp_path / "a") as one, serve_bench(tmp_path / "b") as two:
         await asyncio.gather(work(one, 0), work(two, 1000))
+
+
+@pytest.mark.asyncio
+async def test_a_device_is_served_on_one_socket_at_a_time(tmp_path: Path) -> None:
+    device = BenchDevice()
+    for _ in range(2):
+        async with serve(device, tmp_path / "one"):
+            expected = f"^BenchDevice must be served on one socket at a time, not on {tmp_path}/two too$"
+            with pytest.raises(DefinitionError, match=expected):
+                async with serve(device, tmp_path / "two"):
+                    pass
+            assert not (tmp_path / "two").exists()
+            async with Client.connect(tmp_path / "one") as client:
+                assert await client.bars[0].read(SCRATCH, 4) == 0
 
 
 @pytest.mark.asyncio
