@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from ..bridge.attributes import GRE, NGNRE, NORMAL_NC, encode_stage2
 from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
 from ..devices.probe import Probe
 from ..devices.probe_map import Reg
 from .battery import SHORT
+from .change import State, change
 from .errors import MatrixError, QemuError
+from .findings import Finding
 from .identify import Identity
 from .jobs import CHANGED_PAGE, JobResult
 from .kvm import DEVICE_TYPE, NC_TYPE, TYPES, KernelJob, KernelRun, Progress, Site
@@ -27,6 +30,20 @@ from .script import Space
 
 BUILT = tuple(name for name in SCHEMES if name != "vfio-wc-uapi")
 """The schemes of guest/linux/patches, and that which the kernel's own nvgrace-gpu shows; the other is not KVM's."""
+RUN_TIME = {
+    "mmap-writecombine": [(Asked.WRITE_COMBINE, NORMAL_NC)],
+    "mmap-writecombine-vetted": [(Asked.WRITE_COMBINE, GRE)],
+    "permit-wc": [(Asked.WRITE_COMBINE, GRE), (Asked.WRITE_COMBINE | Asked.SPECULATION, NORMAL_NC)],
+}
+"""What a VMM asks for pages of `wc-trapped`, and gets, while the guest uses them; before and after it asks nothing."""
+SYSFS = {
+    "vma-allow-any-uncached": (NGNRE, NGNRE),
+    "prefetchable-wc": (NGNRE, NORMAL_NC),
+    "mmap-writecombine": (NGNRE, NORMAL_NC),
+    "pgprot-device": (NORMAL_NC, NGNRE),
+}
+"""Stage 2 over sysfs' resourceN and resourceN_wc: where KVM follows the mapping, it follows whoever made it."""
+_OTHERS = ("sysfs", "sysfs wc")
 _WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
 
 
@@ -42,13 +59,17 @@ async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = 
     results = {}
     try:
         if patched:
-            async with booted_linux(job.files, job.cpu, [f"vfio:{name}" for name in patched], probe=probe) as up:
+            ways = [f"{way}:{name}" for name in patched for way in ("vfio", "sysfs") if way == "vfio" or name in SYSFS]
+            async with booted_linux(job.files, job.cpu, ways, probe=probe) as up:
                 for name in patched:
                     progress(steps.index(name), len(steps), name)
                     run = SchemeRun(own[name], up, progress)
                     await run.cases(name)
-                    results[name] = run.result()
                     await up.guest.off()
+                    if name in SYSFS:
+                        await run.sysfs()
+                        await up.guest.off()
+                    results[name] = run.result()
                 await up.vm.wait()
     except QemuError as error:
         raise MatrixError(explain(str(error))) from error
@@ -77,7 +98,30 @@ class SchemeRun(KernelRun):
         if adaptation.changed:
             await lane.guest.write(Space.MMIO, 4, lane.hello.physical(0, Reg.WC_SAFE), 1 << CHANGED_PAGE)
             await self._case(lane, "changed", adaptation.decision)
-        wrong = lane.tally.problems[:1]
+        if scheme in RUN_TIME:
+            self._keep(lane, [await self._change(lane, scheme)])
+        self._name(scheme)
+
+    async def sysfs(self) -> None:
+        """The same scheme, and a BAR that did not come from vfio."""
+        lane = await self._lane()
+        scheme = self.judged_by
+        for way, backing, kind in zip(_OTHERS, (Backing.DEVICE, Backing.RESOURCE_WC), SYSFS[scheme], strict=True):
+            await self._site(lane, self._control(way, "policy", kind, backing))
+        self._name(scheme)
+
+    async def _change(self, lane: KvmLane, scheme: str) -> Finding:
+        """Pages that change while the guest stores to them, in the scheme's own way; their neighbours stay."""
+        device = State("nothing asked", Backing.DEVICE, f"{encode_stage2(NGNRE, self.fwb):x}")
+        asked = [
+            State(ask.name or "", Backing.DEVICE, f"{encode_stage2(kind, self.fwb):x}", ask=ask)
+            for ask, kind in RUN_TIME[scheme]
+        ]
+        return await change(lane, self.up.stub, f"{self.job.cpu}, Linux {self.job.release}", [device, *asked, device])
+
+    def _name(self, scheme: str) -> None:
+        """The kernel has the scheme, unless something was otherwise."""
+        wrong = [problem for lane in self.lanes for problem in lane.tally.problems][:1]
         self.identity = Identity(None if wrong else scheme, (), scheme, wrong[0] if wrong else "")
 
     async def _look(self, lane: KvmLane, decision: Decision) -> Look:
@@ -146,4 +190,5 @@ def _together(results: Iterable[JobResult]) -> JobResult:
         each[0].command,
         tuple(kernel for result in each for kernel in result.kernels),
         tuple(proof for result in each for proof in result.proofs),
+        tuple(finding for result in each for finding in result.findings),
     )

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from pyvfio_user.bridge.attributes import GRE, NGNRE, NGNRNE, NORMAL_NC, MemoryType
 from pyvfio_user.bridge.schemes import SCHEMES
 from pyvfio_user.devices.probe_map import RANGES
+from pyvfio_user.guest.change import JUST_THOSE
 from pyvfio_user.guest.claims import CLAIMS
 from pyvfio_user.guest.cli import main
 from pyvfio_user.guest.kvm_schemes import BUILT
@@ -34,6 +35,23 @@ HOST = {
 proposals; elsewhere vfio-pci's pgprot_noncached, Device-nGnRnE."""
 PATCHED = [scheme for scheme in BUILT if scheme != "cacheable-follow"]
 CASES = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
+
+
+SYSFS = {
+    "vma-allow-any-uncached": ("1", "1"),
+    "prefetchable-wc": ("1", "5"),
+    "mmap-writecombine": ("1", "5"),
+    "pgprot-device": ("5", "1"),
+}
+"""Stage 2 over sysfs' resourceN, which Linux maps Device-nGnRE, and resourceN_wc, which it maps Normal-NC: a scheme
+that reads the user mapping takes either for VFIO's."""
+CHANGES = {
+    "mmap-writecombine": "nothing asked: stage 2 1; WRITE_COMBINE: stage 2 5; nothing asked: stage 2 1",
+    "mmap-writecombine-vetted": "nothing asked: stage 2 1; WRITE_COMBINE: stage 2 3; nothing asked: stage 2 1",
+    "permit-wc": "nothing asked: stage 2 1; WRITE_COMBINE: stage 2 3; WRITE_COMBINE|SPECULATION: stage 2 5; "
+    "nothing asked: stage 2 1",
+}
+"""Pages of `wc-trapped` while the guest stores to them: what is asked for, and what it is then."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,6 +94,12 @@ def test_every_scheme_is_as_it_was_proposed(tmp_path: Path) -> None:
         hosts = {cell.range: cell.observed for cell in found.host if (cell.scheme, cell.case) == (scheme, "asking")}
         for name in RANGES:
             assert hosts[name] == HOST.get(scheme, lambda name: DEVICE)(name), (scheme, name)
+    for scheme, others in SYSFS.items():
+        proofs = [proof for proof in found.proofs if proof.scheme == scheme and proof.way.startswith("sysfs")]
+        assert [(proof.way, proof.memattr) for proof in proofs] == [*zip(("sysfs", "sysfs wc"), others, strict=True)]
+    assert {each.cpu.partition("(")[2].rstrip(")"): each.observed for each in found.findings} == {
+        scheme: f"{seen}; {JUST_THOSE}; beside it: unchanged" for scheme, seen in CHANGES.items()
+    }
     coherent(found, usemem="6")
     verdicts = {cell.verdict for cell in found.cells} | {cell.accesses for cell in found.cells}
     assert verdicts == {Verdict.AGREE, Verdict.KNOWN_DEVIATION, Verdict.UNOBSERVABLE}
