@@ -93,8 +93,8 @@ class Device:
         """Override to forget what the device keeps besides its registers.
 
         Called after a reset, whatever its cause: by the client, by the guest (function-level reset), or because the
-        client left. Registers have their reset values again, handler tasks were cancelled, INTx is deasserted; windows
-        and memory keep their contents.
+        client left; not when the device is made, which is `__init__`'s. Registers have their reset values again,
+        handler tasks were cancelled, INTx is deasserted; windows and memory keep their contents.
         """
 
     def piece(self, placed: Placed[Q]) -> Q:

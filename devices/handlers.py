@@ -40,6 +40,11 @@ RingHandlerT = TypeVar("RingHandlerT", bound=Callable[[Any, int, int], Awaitable
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
 _MARK = "__pyvfio_user_hooks__"
+_ARGUMENTS: dict[Event, tuple[str, ...]] = {
+    "read": ("self",),
+    "write": ("self", "value"),
+    "ring": ("self", "doorbell", "value"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,14 @@ def attach_handler(handler: HandlerT, element: Element, event: Event) -> Handler
             f"read handler of {element} must be a plain function, not the async {handler.__name__}: "
             "the access is answered with what it returns"
         )
+    signature, arguments = inspect.signature(handler), _ARGUMENTS[event]
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        name, wanted = handler.__name__, ", ".join(arguments)
+        raise DefinitionError(
+            f"{event} handler of {element} must take ({wanted}), not {signature} as {name} does"
+        ) from None
     setattr(handler, _MARK, (*getattr(handler, _MARK, ()), (element, event)))
     return handler
 

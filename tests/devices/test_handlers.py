@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pyvfio_user.devices import Doorbell, Register, Registers
+from pyvfio_user.devices import DefinitionError, Doorbell, Register, Registers
 from pyvfio_user.devices.handlers import BACKLOG, Handlers, collect_hooks
 
 
@@ -127,3 +127,32 @@ def test_what_has_no_handler_is_served_without_python() -> None:
     worker = Worker()
     assert worker.handlers.read(Control.go) is None
     assert Handlers(worker, ()).ring(Control.bell, 0, 8) is None
+
+
+def test_a_handler_takes_what_it_is_called_with() -> None:
+    """Told when its class is made, not by the first access."""
+
+    def nothing(self: object) -> int:
+        return 0
+
+    def value(self: object, value: int) -> None: ...
+
+    def both(self: object, doorbell: int, value: int) -> None: ...
+
+    def any_number(*values: object) -> int:
+        return 0
+
+    for decorate, right, event, arguments in (
+        (Control.go.on_read, nothing, "read", "self"),
+        (Control.go.on_write, value, "write", "self, value"),
+        (Control.bell.rung, both, "ring", "self, doorbell, value"),
+    ):
+        element = "Control.bell" if event == "ring" else "Control.go"
+        for handler in (nothing, value, both, any_number):
+            if handler in (right, any_number):
+                assert decorate(handler) is handler  # type: ignore[arg-type]
+                continue
+            with pytest.raises(DefinitionError) as caught:
+                decorate(handler)  # type: ignore[arg-type]
+            assert str(caught.value).startswith(f"{event} handler of {element} must take ({arguments}), not (self: ")
+            assert str(caught.value).endswith(f" as {handler.__name__} does")
