@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -108,6 +109,23 @@ class _Pending:
     bytes: int = 0
 
 
+@lru_cache(maxsize=8)
+def _fixed(order: Order, size: int) -> tuple[tuple[Line | None, ...], tuple[int, ...]]:
+    """What is the same in all runs: each effect's line of so many bytes, and the positions of hints.
+
+    The line is of a store that may be gathered and lies in one; None: it passes the buffers by.
+    """
+
+    def line(effect: Effect) -> Line | None:
+        passes = effect.in_ram or effect.op is not Op.WRITE or not effect.gathering
+        if passes or effect.offset // size != (effect.end - 1) // size:
+            return None
+        return Line(effect.event.peripheral, effect.event.bar, effect.offset // size)
+
+    hints = (at for at, event in enumerate(order.effects.program.events) if event.kind is Kind.DGH)
+    return tuple(map(line, order.effects)), tuple(hints)
+
+
 class _Run:
     def __init__(self, profile: Profile, order: Order, chance: random.Random) -> None:
         self._profile = profile
@@ -120,13 +138,15 @@ class _Run:
         self._steps: list[Step] = []
         self._position = 0
         self._entries = 0
+        self._lines, self._hints = _fixed(order, profile.line)
 
     def steps(self) -> list[Step]:
-        hints = [at for at, event in enumerate(self._order.effects.program.events) if event.kind is Kind.DGH]
+        hints = iter(self._hints)
+        hint = next(hints, None)
         self._decide()
         for effect in self._order.effects:
-            while hints and hints[0] < effect.position:
-                self._position = hints.pop(0)
+            while hint is not None and hint < effect.position:
+                self._position, hint = hint, next(hints, None)
                 self._hint(self._order.effects.program.events[self._position].vcpu)
             self._position = effect.position
             if not effect.bit & self._absent:
@@ -157,8 +177,9 @@ class _Run:
 
     def _take(self, effect: Effect) -> None:
         profile = self._profile
-        if profile.buffers and effect.op is Op.WRITE and effect.gathering and self._line(effect) is not None:
-            self._buffer(effect)
+        line = self._lines[effect.index]
+        if profile.buffers and line is not None:
+            self._buffer(effect, line)
         else:
             self._queue(effect)
         waiting = [entry for entry in self._pending if entry.line]
@@ -181,15 +202,7 @@ class _Run:
         entry.bytes += effect.size
         self._steps.append(Step(self._position, effect.index, entry.number, entry.line))
 
-    def _line(self, effect: Effect) -> Line | None:
-        """The line of a store that lies in one; None: it passes the buffers by."""
-        size = self._profile.line
-        if effect.in_ram or effect.offset // size != (effect.end - 1) // size:
-            return None
-        return Line(effect.event.peripheral, effect.event.bar, effect.offset // size)
-
-    def _buffer(self, effect: Effect) -> None:
-        line = self._line(effect)
+    def _buffer(self, effect: Effect, line: Line) -> None:
         entry = next((entry for entry in self._pending if entry.line == line and self._joins(effect, entry)), None)
         if entry is None:
             buffers = [entry for entry in self._pending if entry.line]
@@ -227,7 +240,8 @@ class _Run:
             self._emit(self._chance.choice(waiting[:-1]).mask, "another waits")
 
     def _same_instruction(self, effect: Effect, entry: _Pending) -> bool:
-        return all(self._order.effects[i].instruction == effect.instruction for i in bits(entry.mask))
+        """Of an entry outside of the buffers, which has elements of one instruction alone."""
+        return self._order.effects[entry.used].instruction == effect.instruction
 
     def _part(self, mask: int) -> int:
         return sum(1 << index for index in bits(mask) if self._chance.random() < 0.5) or mask & -mask

@@ -178,7 +178,6 @@ CHANGED = {
     "not-gathering": RULES.replaced("not-gathering"),
     "forwarded": RULES.replaced("forwarded"),
     "all domains are one": RULES.with_model(Model(domains=frozenset(Domain))),
-    "DC ZVA in bytes": RULES.with_model(Model(piece=1)),
 }
 SAME = ("acquire", "dependency", "reads-from", "synchronised", "memory-first", "in-memory", "read-then-memory")
 """Rules about what the programs do not have."""

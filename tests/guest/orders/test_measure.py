@@ -116,6 +116,12 @@ def test_what_is_too_large_is_not_counted_but_decided() -> None:
     assert all(each.one_tlp for each in found.values())
 
 
+def test_more_than_64_effects_are_not_counted_either() -> None:
+    """DC ZVA in bytes, which is all that the architecture promises of it, and the doorbell."""
+    found = measured("DC ZVA", "dmb oshst", NORMAL_NC, rules=RULES.with_model(Model(piece=1)))
+    assert (found.effects, found.legal, found.one_tlp, found.early) == (65, None, True, False)
+
+
 class TestTheDoorbell:
     @pytest.mark.parametrize("barrier", BARRIERS)
     @pytest.mark.parametrize(
