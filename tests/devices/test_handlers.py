@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -142,17 +143,17 @@ def test_a_handler_takes_what_it_is_called_with() -> None:
     def any_number(*values: object) -> int:
         return 0
 
-    for decorate, right, event, arguments in (
-        (Control.go.on_read, nothing, "read", "self"),
-        (Control.go.on_write, value, "write", "self, value"),
-        (Control.bell.rung, both, "ring", "self, doorbell, value"),
-    ):
-        element = "Control.bell" if event == "ring" else "Control.go"
+    cases: list[tuple[Any, Any, str, str]] = [
+        (Control.go.on_read, nothing, "read handler of Control.go", "self"),
+        (Control.go.on_write, value, "write handler of Control.go", "self, value"),
+        (Control.bell.rung, both, "ring handler of Control.bell", "self, doorbell, value"),
+    ]
+    for decorate, right, what, arguments in cases:
         for handler in (nothing, value, both, any_number):
             if handler in (right, any_number):
-                assert decorate(handler) is handler  # type: ignore[arg-type]
+                assert decorate(handler) is handler
                 continue
             with pytest.raises(DefinitionError) as caught:
-                decorate(handler)  # type: ignore[arg-type]
-            assert str(caught.value).startswith(f"{event} handler of {element} must take ({arguments}), not (self: ")
+                decorate(handler)
+            assert str(caught.value).startswith(f"{what} must take ({arguments}), not (self: ")
             assert str(caught.value).endswith(f" as {handler.__name__} does")
