@@ -62,13 +62,13 @@ def _folder() -> Path:
     return cache_directory() / "kernel-built"
 
 
-def _hash() -> str:
-    return hashlib.sha256(repr((SOURCE, _ours())).encode()).hexdigest()[:16]
+def _hash(config: str, patches: list[tuple[str, str]]) -> str:
+    return hashlib.sha256(repr((SOURCE, (config, patches))).encode()).hexdigest()[:16]
 
 
 def find_built_kernel() -> Kernel | None:
     """The kernel in the cache that was built of these patches and this configuration; the newest of several."""
-    found = sorted(_folder().glob(f"{_hash()}-*/boot/vmlinuz-*"), key=lambda path: path.stat().st_mtime_ns)
+    found = sorted(_folder().glob(f"{_hash(*_ours())}-*/boot/vmlinuz-*"), key=lambda path: path.stat().st_mtime_ns)
     if not found:
         return None
     release = found[-1].name.removeprefix("vmlinuz-")
@@ -107,7 +107,9 @@ def _build(progress: Progress) -> Kernel:
         shutil.move(tree / "arch/arm64/boot/Image", new / f"vmlinuz-{release}")
         shutil.move(tree / ".config", new / f"config-{release}")
         shutil.move(tree / "System.map", new / f"System.map-{release}")
-        final = _folder() / f"{_hash()}-{version}-{hashlib.sha256(tools.compiler.encode()).hexdigest()[:8]}"
+        final = (
+            _folder() / f"{_hash(config, patches)}-{version}-{hashlib.sha256(tools.compiler.encode()).hexdigest()[:8]}"
+        )
         if final.exists():
             shutil.rmtree(final)
         new.parent.rename(final)

@@ -26,6 +26,8 @@ PACKAGES = {
     "bc": "bc",
 }
 """Programs, and the Debian package of each. The kernel's own helpers are built by the machine's `cc`."""
+_NATIVE = {"gcc-aarch64-linux-gnu": "gcc", "binutils-aarch64-linux-gnu": "binutils"}
+"""Where the host is arm64 itself, the packages of the compiler, which has the same name."""
 _SUITES = ("bookworm",)
 """The oldest release that this project runs on: its programs start with the C library of any later one."""
 _LIBRARIES = (
@@ -96,12 +98,14 @@ def _folder() -> Path:
 
 
 def _fetch(progress: Progress) -> KernelTools:
+    architecture = apt.host_architecture()
+    packages = [_NATIVE.get(name, name) if architecture == "arm64" else name for name in PACKAGES.values()]
     with staging(_folder()) as stage:
         versions = apt.fetch(
             apt.machine_archive(_REMEDY),
-            list(dict.fromkeys(PACKAGES.values())),
+            packages,
             stage / "new/root",
-            architecture=apt.host_architecture(),
+            architecture=architecture,
             suites=_SUITES,
             work=stage / "apt",
             progress=progress,
@@ -114,7 +118,7 @@ def _fetch(progress: Progress) -> KernelTools:
             _check(new / "bin")
         except ValueError as reason:
             raise ProvisionError(f"the fetched compiler cannot be used: {reason}", _REMEDY) from reason
-        final = _folder() / versions[PACKAGES[GCC]].replace(":", ".")
+        final = _folder() / versions[packages[0]].replace(":", ".")
         if final.exists():
             shutil.rmtree(final)
         new.rename(final)

@@ -58,7 +58,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch, compiler: str = FAKE) -> list[list[
         (into / "usr/lib/x86_64-linux-gnu/libgmp.so.10").touch()
         (into / "lib/x86_64-linux-gnu/libz.so.1").touch()
         (into / "lib/x86_64-linux-gnu/libc.so.6").touch()
-        return {"gcc-aarch64-linux-gnu": "4:12.2.0-3"}
+        return {packages[0]: "4:12.2.0-3"}
 
     monkeypatch.setattr(apt, "fetch", fetch)
     return asked
@@ -89,6 +89,13 @@ def test_they_are_fetched_where_one_is_missing(path: Path, monkeypatch: pytest.M
     assert tools.environment["PATH"] == f"{root}/bin:{path}"
     said = subprocess.run([GCC], env=tools.environment, capture_output=True, text=True, check=True).stdout
     assert said == f"{tools.compiler}\n"
+
+
+def test_an_arm64_host_has_the_compiler_under_another_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = fetched(monkeypatch)
+    monkeypatch.setattr(apt, "host_architecture", lambda: "arm64")
+    assert provide_kernel_tools(quiet()).compiler.startswith("fake gcc 12.2 ")
+    assert asked == [["gcc", "binutils", "make", "flex", "bison", "m4", "bc", "bookworm", "arm64"]]
 
 
 def test_fetched_tools_that_do_not_run_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
