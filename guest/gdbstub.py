@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,9 +24,9 @@ _TIMEOUT = 10.0
 class GdbStub:
     """A connection: the machine stands still while it is open, but for `run_on`, and goes on when it is closed."""
 
-    def __init__(self, path: Path) -> None:
-        """`path` is the socket of `-gdb unix:PATH,server=on,wait=off`."""
-        self._path = path
+    def __init__(self, path: Path, lost: Callable[[], Awaitable[QemuError]] | None = None) -> None:
+        """`path` is the socket of `-gdb unix:PATH,server=on,wait=off`; `lost` says why QEMU is gone (`Qemu.lost`)."""
+        self._path, self._lost = path, lost
         self._numbers: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
@@ -109,8 +110,11 @@ class GdbStub:
                 await self._reader.readuntil(b"$")
                 data = (await self._reader.readuntil(b"#"))[:-1]
                 await self._reader.readexactly(2)
-        except (TimeoutError, asyncio.IncompleteReadError) as error:
-            raise QemuError(f"QEMU's gdbstub must answer: {error or 'nothing in 10 s'}") from error
+        except TimeoutError as error:
+            raise QemuError(f"QEMU's gdbstub must answer within {_TIMEOUT:g} s") from error
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            gone = QemuError("QEMU's gdbstub must answer, not close the connection")
+            raise (await self._lost() if self._lost else gone) from error
         self._writer.write(b"+")
         return _unescape(data).decode(errors="replace")
 

@@ -14,6 +14,7 @@ from ..bridge.attributes import MEMORY_TYPES, NGNRE, NORMAL_NC, NORMAL_WB, Memor
 from ..bridge.schemes import Decision
 from ..devices.probe import Probe
 from ..devices.upcase import Upcase
+from . import vcpuif
 from .battery import FULL, SHORT
 from .deviations import ATTRIBUTES
 from .errors import MatrixError, QemuError
@@ -29,7 +30,7 @@ from .linux.failures import explain
 from .nested import Nested
 from .operation import PAGE, Access, Op
 from .plan import Asked, Range
-from .proof import quarrel
+from .proof import LOAD_WITNESS, WITNESS, quarrel
 from .results import Cell, Finding, HostCell, Kernel, Proof, Verdict
 from .scenarios import scenarios
 from .stage2 import Descriptor
@@ -46,7 +47,7 @@ TYPES = MEMORY_TYPES[:-1]
 """A virtual machine is not given memory tagging, so that the tagged type is reserved there."""
 DEVICE_TYPE, NC_TYPE = "04", "44"
 
-_STEPS = ("booting", "vfio", "vfio pieces", "ram", "rules and scenarios", "sysfs", "sysfs wc", "linux")
+_STEPS = ("booting", "vfio", "vfio pieces", "ram", "rules and scenarios", "sysfs", "sysfs wc", "gicv2", "linux")
 
 Progress = Callable[[int, int, str], None]
 
@@ -115,6 +116,11 @@ async def run_kernel(job: KernelJob, progress: Progress, probe: Probe | None = N
             await run.vfio()
             await up.guest.off()
             await run.sysfs()
+            await up.guest.off()
+            await up.vm.wait()
+        progress(_STEPS.index(vcpuif.WAY), job.steps, vcpuif.WAY)
+        async with booted_linux(job.files, job.cpu, ("sysfs",), machine=vcpuif.MACHINE) as up:
+            await run.gicv2(up)
             await up.guest.off()
             await up.vm.wait()
         if job.linux:
@@ -191,6 +197,24 @@ class KernelRun:
         for finding in findings:
             if finding.problem:
                 lane.problem(f"Linux {self.job.release}", finding.problem)
+
+    async def gicv2(self, up: BootedLinux) -> None:
+        """The platform case, on a machine of its own: what KVM maps by itself. It tells schemes apart, too."""
+        first, self.up = self.up, up
+        lane = await self._lane()
+        patch = Patch(vcpuif.PLACE, vcpuif.stage2(self.judged_by, self.fwb), None)
+        site = Site(vcpuif.WAY, "platform", Installation({vcpuif.NAME: patch}))
+        await lane.map(site.installed, _ranges(Site("", "", Installation({}), whole=False)), vcpuif.WAY)
+        leaf = self._leaf(lane, site, await lane.look(up.stub, [patch.place]), vcpuif.NAME)
+        for s1 in TYPES:
+            ran = await self._battery(lane, site, vcpuif.NAME, s1, vcpuif.OPS, "short")
+            self.cells.append(self._cell(lane, vcpuif.NAME, patch, leaf, s1, ran))
+            if str(s1) == NC_TYPE and leaf is not None:
+                self._prove(lane, site, vcpuif.NAME, leaf, ran)
+        if leaf is not None and self.identity.scheme is not None:
+            others = tuple(name for name in self.identity.alike if vcpuif.stage2(name, self.fwb) == leaf.memattr)
+            self.identity = replace(self.identity, alike=others)
+        self.up = first
 
     @property
     def judged_by(self) -> str:
@@ -327,7 +351,7 @@ class KernelRun:
         found = quarrel(leaf.memattr, normal=normal, seen=lane.seen)
         if found:
             lane.problem(self._where(site, name), f"descriptor, guest and device must tell the same: {found}")
-        row = next(row for row in lane.batteries[ran.key].rows if row.op == "str-x+1")
+        row = next(row for row in lane.batteries[ran.key].rows if row.op in (WITNESS, LOAD_WITNESS))
         self.proofs.append(
             Proof(
                 self.job.release, self.job.cpu, int(self.fwb), self.judged_by, site.way, site.role, name,

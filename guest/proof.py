@@ -11,6 +11,8 @@ WITNESS = "str-x+1"
 
 SIZE = 8
 """Bytes that it stores."""
+LOAD_WITNESS = "ldr-w+1"
+"""The same for registers that nothing may be written to, and which keep no record."""
 
 
 class Seen(NamedTuple):
@@ -31,10 +33,10 @@ def quarrel(memattr: int, *, normal: bool, seen: Iterable[Seen]) -> str:
 
     ``normal``: stage 2 with this MemAttr leaves a Normal-NC mapping of the guest's Normal.
     """
-    says = f"the descriptor has MemAttr {memattr:x}, under which an unaligned store {'works' if normal else 'faults'}"
+    says = f"the descriptor has MemAttr {memattr:x}, under which an unaligned access {'works' if normal else 'faults'}"
     count = 0
     for each in seen:
         count += 1
         if each.worked != normal or each.stored not in (None, SIZE if normal else 0):
             return f"{each.mode}: {says}; the guest saw: {each.effect}; the device got: {each.device}"
-    return "" if count else f"{says}, but no such store was made"
+    return "" if count else f"{says}, but no such access was made"

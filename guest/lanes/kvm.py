@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,7 +21,7 @@ from ..gdbstub import GdbStub
 from ..judge import Judge, Judgement
 from ..operation import PAGE, SLOT, Op
 from ..plan import MAIR, Experiment, Range, Result, Status
-from ..proof import WITNESS, Seen
+from ..proof import LOAD_WITNESS, WITNESS, Seen
 from ..script import Action, Space, Step
 from ..stage1 import host_types
 from ..stage2 import Tables, read_tables
@@ -31,6 +32,8 @@ from .trials import GUEST_MODES, SHORT_MODES, Trial
 
 _SPIN_US = 60_000_000
 _SEEN = 0x5EED
+_TOUCH_SECONDS = 20.0
+"""A page that the guest has not touched in this time, or that the hypervisor does not map, has no descriptor."""
 _TOUCHED = 4
 """Offset in a page of the word that is read to have it mapped: no register there changes when it is read."""
 
@@ -65,7 +68,7 @@ class Look:
 
 
 class KvmLane(Lane):
-    """Drives the guest in one virtual machine. ``seen`` is what came of each `WITNESS` of the last battery."""
+    """Drives the guest in one virtual machine. ``seen`` is what came of each witness (`proof`) of the last battery."""
 
     seen: tuple[Seen, ...] = ()
 
@@ -107,7 +110,8 @@ class KvmLane(Lane):
         addresses = {(bar, offset): self.hello.physical(bar, offset) for bar, offset in where}
         async with stub:
             tables = await read_tables(stub, addresses.values())
-            while None in tables.pages.values():  # the guest has not touched all of them yet
+            deadline = time.monotonic() + _TOUCH_SECONDS
+            while None in tables.pages.values() and time.monotonic() < deadline:  # it has not touched all of them yet
                 await stub.run_on(0.01)
                 tables = await read_tables(stub, addresses.values())
             found = await host_types(stub, [area(bar) + offset for bar, offset in addresses])
@@ -136,7 +140,7 @@ class KvmLane(Lane):
             found = found._replace(observed=f"KVM_RUN -{error}, ESR_EL2 {result.esr:08x}")
         else:
             found, device = super().judge(trial, order, result, place, judge, log, submission)
-        if trial.op.name == WITNESS:
+        if trial.op.name == (LOAD_WITNESS if place.platform else WITNESS):
             stored = _stored(place, trial.offset, log) if place.trapped else trial.op.size * (device == IN_THE_WINDOW)
             worked = result.status == Status.DONE
             heard = None if place.unrecorded else stored

@@ -85,12 +85,15 @@ async def booted_linux(
     others: Sequence[Device] = (),
     probe: Probe | None = None,
     nodes: Sequence[Mapping[str, bytes]] = (),
+    *,
+    machine: str | None = None,
 ) -> AsyncIterator[BootedLinux]:
     """Serve a probe (a new one unless given) and other devices, and boot the kernel.
 
     The VMM runs once for each of ``ways``: "vfio", "sysfs", "linux". For "linux" the virtual machine is a Linux of the
     same kernel, else the bare-metal guest. It has all the devices, the probe first; the VMM takes up to four. ``nodes``
     are properties of ``others`` for the device tree, which is then QEMU's with these added.
+    ``machine`` is by default one whose IOMMU the kernel has a driver for.
 
     Raises:
         KernelError: The kernel, its modules or its configuration cannot be used.
@@ -101,7 +104,7 @@ async def booted_linux(
     modules = load_order(kernel.modules, MODULES)
     if options:
         check_config(options, modules, kernel.modules)
-    machine = machine_for(options, modules)
+    machine = machine or machine_for(options, modules)
     contents = await asyncio.to_thread(_contents, modules)
     huge_pages = _HUGE_PAGES
     if "linux" in ways:
@@ -130,7 +133,7 @@ async def booted_linux(
             for device, socket in zip(devices, sockets, strict=True):
                 await stack.enter_async_context(serve(device, socket))
             vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT + _TIMEOUT_WAY * len(ways)))
-            stub, behind = GdbStub(folder / "gdb"), machine == "kvm"
+            stub, behind = GdbStub(folder / "gdb", vm.lost), machine == "kvm"
             guest = Guest(probe.mailbox, _Patience(vm, stub).answered)
             yield BootedLinux(guest, probe, stub, vm, shlex.join(command), behind, unobservable(options))
 

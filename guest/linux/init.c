@@ -248,16 +248,19 @@ static int run(char *way, char addresses[][64], int count)
 int main(int argc, char **argv)
 {
     char addresses[MOST][64] = { "" };
-    int count = 0;
+    int count = 0, vfio = 0;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     mount_all();
     if (access("/dev/kvm", F_OK))
         fail("the kernel has no /dev/kvm");
     load_modules();
+    for (int i = 1; i < argc; i++)
+        vfio |= !strncmp(argv[i], "vfio", 4);
     for (; count + 1 < argc && count < MOST && strlen(argv[count + 1]) == 13 && argv[count + 1][6] == ':'; count++) {
         find(argv[count + 1], addresses[count], sizeof *addresses);
-        bind_vfio(addresses[count], driver_for(addresses[count], NULL));
+        if (vfio)
+            bind_vfio(addresses[count], driver_for(addresses[count], NULL));
     }
     if (!count || count + 1 == argc)
         fail("its arguments must be 1 to %d devices and then ways, not %d words", MOST, argc - 1);

@@ -1,5 +1,6 @@
 /* KVM's own GICv3 with an ITS, where the machine `virt` has them (Documentation/virt/kvm/devices/arm-vgic-v3.rst and
- * arm-vgic-its.rst), and the routes by which a device's eventfds become messages to it. */
+ * arm-vgic-its.rst), and the routes by which a device's eventfds become messages to it. Where the host has a GICv2, one of
+ * those (arm-vgic.rst), whose CPU interface KVM maps from the host's. */
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdio.h>
@@ -10,8 +11,9 @@
 #define DISTRIBUTOR 0x08000000ull
 #define ITS 0x08080000ull
 #define REDISTRIBUTOR 0x080a0000ull
+#define CPU_INTERFACE 0x08010000ull /* of a GICv2 */
 
-static int machine, gic = -1;
+static int machine, gic = -1, gicv2 = -1;
 
 static int create(unsigned type)
 {
@@ -30,10 +32,17 @@ static void set(int file, unsigned group, uint64_t attribute, uint64_t *value, c
 
 void vgic_create(int vm)
 {
-    uint64_t distributor = DISTRIBUTOR, redistributor = REDISTRIBUTOR;
+    uint64_t distributor = DISTRIBUTOR, redistributor = REDISTRIBUTOR, interface = CPU_INTERFACE;
 
     machine = vm;
     gic = create(KVM_DEV_TYPE_ARM_VGIC_V3);
+    if (gic < 0)
+        gicv2 = create(KVM_DEV_TYPE_ARM_VGIC_V2);
+    if (gicv2 >= 0) {
+        set(gicv2, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V2_ADDR_TYPE_DIST, &distributor, "place the distributor");
+        set(gicv2, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V2_ADDR_TYPE_CPU, &interface, "place the CPU interface");
+        return;
+    }
     if (gic < 0) {
         printf("pyvfio-user vmm: no interrupts: KVM creates no GICv3: %s\n", strerror(errno));
         return;
@@ -47,6 +56,8 @@ void vgic_start(void)
     uint64_t address = ITS;
     int its;
 
+    if (gicv2 >= 0)
+        set(gicv2, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, NULL, "start the GICv2");
     if (gic < 0)
         return;
     set(gic, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, NULL, "start the GIC");

@@ -63,13 +63,15 @@ def test_released_kernels_are_named(tmp_path: Path) -> None:
         assert memattrs(proofs, "sysfs") == memattrs(proofs, "sysfs wc") == {("1", "1", True)}
         assert memattrs(proofs, "ram") == {("f", "f", True)}
         assert {proof.way: proof.role for proof in proofs} == {
-            "vfio": "policy", "vfio pieces": "policy", **CONTROLS
+            "vfio": "policy", "vfio pieces": "policy", "gicv2": "platform", **CONTROLS
         }  # fmt: skip
+        assert memattrs(proofs, "gicv2") == {("1", "1", True)}
+        assert "normal-nc-all" not in kernel.alike, "that scheme relaxes the GIC, too"
         cells = [cell for cell in found.cells if cell.kernel == kernel.release]
         assert {cell.s1 for cell in cells} == {str(kind) for kind in MEMORY_TYPES[:-1]}
         assert {cell.verdict for cell in cells} <= {Verdict.AGREE, Verdict.KNOWN_DEVIATION}
         run = [cell.accesses for cell in cells if not cell.range.startswith("bar")]
-        assert len(run) == 8 * 7
+        assert len(run) == (8 + 1) * 7, "and the GIC's interface"
         assert {*run} <= {Verdict.AGREE, Verdict.KNOWN_DEVIATION}
         tried = [each for each in found.findings if each.cpu == f"neoverse-n1, Linux {kernel.release}"]
         assert [each.name for each in tried if each.verdict is Verdict.DISAGREE] == []
@@ -127,7 +129,7 @@ class TestWhatIsWrongIsCaught:
         monkeypatch.setattr(stage2, "look_up", lie)
         found = await look()
         quarrels = {proof.way: proof.quarrel for proof in found.proofs}
-        says = "the descriptor has MemAttr 5, under which an unaligned store works; the guest saw: KVM_RUN -EFAULT"
+        says = "the descriptor has MemAttr 5, under which an unaligned access works; the guest saw: KVM_RUN -EFAULT"
         for way in ("vfio", "vfio pieces", "sysfs", "sysfs wc"):
             assert says in quarrels[way], way
         assert quarrels["ram"] == ""
@@ -152,14 +154,14 @@ class TestWhatIsWrongIsCaught:
         monkeypatch.setattr(Guest, "run", lie)
         found = await look()
         quarrel = {proof.way: proof.quarrel for proof in found.proofs}["vfio"]
-        assert "MemAttr 1, under which an unaligned store faults; the guest saw: works; the device got: " in quarrel
+        assert "MemAttr 1, under which an unaligned access faults; the guest saw: works; the device got: " in quarrel
 
     @pytest.mark.asyncio
     async def test_a_device_that_lies(self) -> None:
         """It hides the stores that reached it."""
         found = await look("6.12", probe=SilentProbe())
         quarrel = {proof.way: proof.quarrel for proof in found.proofs}["vfio"]
-        says = "MemAttr 5, under which an unaligned store works; the guest saw: works; the device got: nothing"
+        says = "MemAttr 5, under which an unaligned access works; the guest saw: works; the device got: nothing"
         assert says in quarrel
 
     @pytest.mark.asyncio

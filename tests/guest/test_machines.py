@@ -14,7 +14,7 @@ DEVICE = '{"driver": "vfio-user-pci", "socket": {"type": "unix", "path": "/run/a
 
 
 def test_the_machines_that_ship() -> None:
-    assert config_names() == ["el2", "el2-no-fwb", "kvm", "kvm-bypass", "qtest"]
+    assert config_names() == ["el2", "el2-no-fwb", "kvm", "kvm-bypass", "kvm-gicv2", "qtest"]
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ def test_the_machines_that_ship() -> None:
         ("el2-no-fwb", "-cpu cortex-a76 -nodefaults -display none -serial stdio"),
         ("kvm", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio -device virtio-iommu-pci"),
         ("kvm-bypass", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio"),
+        ("kvm-gicv2", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio"),
         ("qtest", "-accel qtest -nodefaults -display none"),
     ],
 )

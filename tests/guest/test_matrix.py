@@ -106,7 +106,7 @@ class TestWhatItFinds:
             ("6.1", "status-quo"), ("6.12", "vma-allow-any-uncached"), ("7.3", "vma-allow-any-uncached")
         ]  # fmt: skip
         assert {(proof.way, proof.memattr) for proof in found.proofs if proof.role != "policy"} == {
-            ("ram", "6"), ("sysfs", "1"), ("sysfs wc", "1")
+            ("ram", "6"), ("sysfs", "1"), ("sysfs wc", "1"), ("gicv2", "1")
         }  # fmt: skip
         assert all(proof.agrees for proof in found.proofs)
         unseen = [(each.cpu, each.name) for each in found.findings if each.verdict is not Verdict.AGREE]

@@ -8,8 +8,8 @@ from pyvfio_user.guest.proof import Seen, quarrel
 
 WORKS = Seen("EL1 cold", "works", True, "8x1", 8)
 FAULTS = Seen("EL1 cold", "KVM_RUN -EFAULT", False, "nothing", 0)
-SAYS_NORMAL = "the descriptor has MemAttr 5, under which an unaligned store works"
-SAYS_DEVICE = "the descriptor has MemAttr 1, under which an unaligned store faults"
+SAYS_NORMAL = "the descriptor has MemAttr 5, under which an unaligned access works"
+SAYS_DEVICE = "the descriptor has MemAttr 1, under which an unaligned access faults"
 
 
 def test_one_story() -> None:
@@ -44,4 +44,4 @@ def test_one_that_lies_alone(memattr: int, normal: bool, seen: Seen, rest: str) 
 
 
 def test_no_store_proves_nothing() -> None:
-    assert quarrel(1, normal=False, seen=[]) == f"{SAYS_DEVICE}, but no such store was made"
+    assert quarrel(1, normal=False, seen=[]) == f"{SAYS_DEVICE}, but no such access was made"
