@@ -89,6 +89,6 @@ def test_an_unknown_machine() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("el3")
     assert str(caught.value) == (
-        "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, qtest, or a readable file, "
+        "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, kvm-gicv2, qtest, or a readable file, "
         "not el3 (No such file or directory)"
     )
