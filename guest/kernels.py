@@ -8,8 +8,9 @@ from pathlib import Path
 from ..bridge.errors import DefinitionError
 from .kvm import KernelJob
 from .kvm_schemes import BUILT
+from .provision.kernel import BUILT as NAME
 from .provision.kernel import RELEASES, find_kernel, provide_kernel
-from .provision.kernel_build import NAME, find_built_kernel, provide_built_kernel
+from .provision.kernel_build import find_built_kernel, provide_built_kernel
 from .provision.progress import Progress
 
 EXPECTED = {"6.1": "status-quo", "6.12": "vma-allow-any-uncached", "7.3": "vma-allow-any-uncached"}

@@ -19,6 +19,8 @@ RELEASES = {
     "7.3": ("trixie", "trixie-backports"),
 }
 """Kernels that Debian has, and the suites that bring each: the last has it, and may need packages of those before."""
+BUILT = "schemes"
+"""How the kernel is called that `kernel_build` makes."""
 DEFAULT = "6.1"
 """The one whose modules are not compressed, and which is the smallest."""
 PACKAGE = "linux-image-cloud-arm64"
@@ -65,7 +67,7 @@ def provide_kernel(progress: Progress, name: str = DEFAULT) -> Kernel:
         ProvisionError: There is no such kernel, or it cannot be fetched.
     """
     if name not in RELEASES:
-        known = ", ".join(RELEASES)
+        known = ", ".join([*RELEASES, BUILT])
         raise ProvisionError(f"kernel must be one of {known}, or the path of an Image, not {name}", _REMEDY)
     if found := find_kernel(name):
         return found

@@ -26,8 +26,6 @@ from .kernel import Kernel
 from .kernel_tools import PREFIX, KernelTools, provide_kernel_tools
 from .progress import Progress
 
-NAME = "schemes"
-"""How the command line calls it, where it has the name of a release for others."""
 SOURCE = "linux-source-7.3"
 _SUITES = ("trixie", "trixie-backports")
 _REMEDY = "see CONTRIBUTING.md, The kernel of the schemes; or boot a kernel of your own"

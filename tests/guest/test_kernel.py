@@ -89,6 +89,6 @@ def test_a_package_without_a_kernel(cache: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_kernel_that_nobody_has(cache: Path) -> None:
-    message = "kernel must be one of 6.1, 6.12, 7.3, or the path of an Image, not 5.10"
+    message = "kernel must be one of 6.1, 6.12, 7.3, schemes, or the path of an Image, not 5.10"
     with pytest.raises(ProvisionError, match=re.escape(message)):
         provide_kernel(quiet(), "5.10")
