@@ -89,6 +89,7 @@ class Bench(Device):
         self.endpoint.regions[0].count_accesses(reads_at=Control.reads.offset, writes_at=Control.writes.offset)
         self.endpoint.regions[0].signal(Control.interrupt.offset, self.interrupts.msix_eventfds)
         self._data = memoryview(bytearray())  # what was read last, as often as it was read in one call
+        self._segments = SegmentList([])
         self._transfer: asyncio.Task[None] | None = None
         self._echo: Echo | None = None
 
@@ -125,11 +126,11 @@ class Bench(Device):
         if command not in _COMMANDS or length > MAX_LENGTH:
             registers.status = errno.EINVAL if command else 0
             return
-        registers.status = GOING
         address = registers.address_high << 32 | registers.address_low
         if command in _MAPPED and times * length <= _SLICE:
             registers.status = self._copy(command, address, length, times)
         else:
+            registers.status = GOING
             self._transfer = asyncio.get_running_loop().create_task(self._run(command, address, length, times))
 
     @Control.poll.on_write
@@ -178,7 +179,9 @@ class Bench(Device):
                 mmap.mmap(-1, length * most) if length else bytearray()
             )  # whole pages are copied faster
             self._data[:] = kept * most
-        return SegmentList([(address, length)] * most), self._data
+        if len(self._segments) != most or self._segments[0] != (address, length):
+            self._segments = SegmentList([(address, length)] * most)
+        return self._segments, self._data
 
     def _copy(self, command: int, address: int, length: int, times: int) -> int:
         """Copies through the mapping, several pieces in a call; 0 or an errno."""

@@ -142,7 +142,7 @@ int descriptor_file(int fd, struct statx *file);
 enum {
     BUFFERS_KEPT = 64 << 10,    /* bytes of either buffer that stay in memory for the next session */
     RX_STEP = 68 << 10,         /* bytes in one receive, unless one message needs more: 64 KiB of data and a header */
-    RX_PIECES = 4,              /* receives that the kernel can have done of its own accord */
+    RX_PIECES = 16,             /* receives the kernel can have done of its own accord; with 4, many clients ran out */
     RX_SIZE = PVU_MAX_TRANSFER + (4 << 10) + (1 + RX_PIECES) * RX_STEP, /* whole pages: a message, and more */
     RX_SMALL = 4 << 10,         /* unread bytes that are moved to the front, which is in the cache */
     TX_SIZE = 2 << 20,

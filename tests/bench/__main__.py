@@ -86,7 +86,7 @@ def measure(
             if wanted.only in row.operation and (bench.client_cpu is not None or row.placement is Placement.SAME):
                 console.print(f"{row.name}, {row.placement.value} ...", style="dim")
                 at = of_kit if row.kit else reachable
-                takes = {name: take(bench, row, path) for name, path in at.items() if row.limit or name != LIMIT}
+                takes = {name: take(bench, row, path) for name, path in at.items()}
                 figures.append(repeat(row, takes, wanted.repetitions, attempts))
         if not wanted.no_qemu:
             qemu = load_config("qtest").command(find_qemu().require().path, [])
@@ -117,8 +117,9 @@ def take(bench: Bench, row: Row, path: str) -> Take:
     limit += ["--peer-polls"] if row.placement is not Placement.SAME else []
 
     def one(name: str) -> Sample:
+        operation = row.measured or row.operation if name == LIMIT else row.operation
         return run_client(
-            bench.programs, row.operation, path, cpu, bench.seconds, *options, *(limit if name == LIMIT else [])
+            bench.programs, operation, path, cpu, bench.seconds, *options, *(limit if name == LIMIT else [])
         )
 
     return one

@@ -51,15 +51,16 @@ class Figures:
             return False
         if self.disturbed and not self.by_cpu:
             return None
-        if row.ratio is not None:
-            ratios = self.ratios(OURS)
-            return median(ratios) >= row.ratio if ratios else None
+        wanted: list[bool] = []
+        ratio = 1 / row.most if row.most is not None else row.ratio
+        if ratio is not None and self.ratios(OURS):
+            wanted.append(median(self.ratios(OURS)) >= ratio)
         if row.least is not None:
-            return ours >= row.least
-        if row.most is not None:
-            return ours <= row.most
-        others = [self.ratios(OURS, name) for name in self.samples if name not in (LIMIT, OURS)]
-        return all(median(each) >= EQUAL for each in others) if row.peers and others else None
+            wanted.append(ours >= row.least)
+        if row.peers:
+            others = [self.ratios(OURS, name) for name in self.samples if name not in (LIMIT, OURS)]
+            wanted += [median(each) >= EQUAL for each in others]
+        return all(wanted) if wanted else None
 
     @property
     def by_cpu(self) -> bool:

@@ -33,8 +33,8 @@ def show(console: Console, figures: Sequence[Figures], others: Sequence[Found], 
             each.row.placement.value + (" *" if each.disturbed else ""),
             _value(each, LIMIT),
             _value(each, OURS),
-            _ratio(each.ratios(OURS)),
-            *(f"{_value(each, peer)} {_ratio(each.ratios(peer))}" for peer in peers),
+            _ratio(each, OURS),
+            *(f"{_value(each, peer)} {_ratio(each, peer)}" for peer in peers),
             str(each.redone or ""),
             each.row.target,
             _met(each.met),
@@ -88,7 +88,10 @@ def _value(figures: Figures, name: str) -> str:
     return f"{value:,.0f}" if figures.row.unit is Unit.RATE else f"{value:.1f} {figures.row.unit.value}"
 
 
-def _ratio(ratios: Sequence[float]) -> str:
+def _ratio(figures: Figures, name: str) -> str:
+    ratios = figures.ratios(name)
+    if figures.row.unit is Unit.TIME:
+        ratios = [1 / each for each in ratios]
     return f"{median(ratios):.2f} [{min(ratios):.2f}..{max(ratios):.2f}]" if ratios else "-"
 
 

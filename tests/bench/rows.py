@@ -26,9 +26,10 @@ class Unit(Enum):
 class Row:
     """One operation in one placement.
 
-    `ratio` is what to reach of the limit in the same run; `least` an absolute rate in `unit`, `most` a time in
-    microseconds; `peers` says that any other server is to be reached. Without `limit` there is none to measure.
-    With `kit` ours is the device of `kit.py`, which no other server has.
+    `ratio` is what to reach of the limit in the same run; `most` is that of a time: how many of the limit's `measured`;
+    `least` is an absolute rate in `unit`; `peers` says that any other server is to be reached, too. `measured` is what
+    the limit program is measured by, if not the same. With `kit` ours is the device of `kit.py`, which no other server
+    has.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Row:
     least: float | None = None
     most: float | None = None
     peers: bool = False
-    limit: bool = True
+    measured: str = ""
     kit: bool = False
     bulk: bool = False
     length: int = 4096
@@ -52,7 +53,7 @@ class Row:
         if self.least is not None:
             return f">= {self.least:g} {self.unit.value}"
         if self.most is not None:
-            return f"<= {self.most:g} us"
+            return f"<= {self.most:g} x limit" + (", peers" if self.peers else "")
         return ">= peers" if self.peers else ""
 
 
@@ -70,7 +71,14 @@ ROWS = (
     Row("register read", "read", Placement.POLLING, ratio=0.95),
     Row("register read", "read", Placement.BLOCKING, ratio=0.95),
     Row("write that raises an interrupt", "interrupt", ratio=0.85),
-    Row("connect to described device", "connect", most=85, limit=False, unit=Unit.TIME),
+    Row(
+        "connect to described device (limit: one read)",
+        "connect",
+        most=24.6,
+        peers=True,
+        measured="read",
+        unit=Unit.TIME,
+    ),
     Row("DMA read, mapped, 64 KiB, 16 a call", "dma-mapped-read", ratio=0.9, length=64 * KiB, unit=Unit.BYTES),
     Row("DMA write, mapped, 64 KiB, 16 a call", "dma-mapped-write", ratio=0.9, length=64 * KiB, unit=Unit.BYTES),
     Row("DMA read, mapped, 4 KiB, 16 a call", "dma-mapped-read", least=5, unit=Unit.BYTES),
@@ -82,7 +90,8 @@ ROWS = (
 )
 """Ratios of posted, batched and pipelined messages are the rates to reach over the limit's where they were set. Posted
 writes are held against bulk receives, since nothing is faster; beside it is what one receive each would give, which is
-no slower where the client's own sends are what takes the time."""
+no slower where the client's own sends are what takes the time. To connect, be described and leave is 20 exchanges: it
+was to take the 85 us of libvfio-user, on a machine whose limit was 3.46 us for a read."""
 
 QEMU_ROWS = (
     Row("through QEMU: register read", "qtest-read", peers=True),

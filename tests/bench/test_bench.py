@@ -79,5 +79,14 @@ def test_units() -> None:
     one = {OURS: [sample(1)]}
     assert Figures(Row("read", "read"), one).value(OURS) == 1000
     assert Figures(Row("dma", "dma", length=65536, unit=Unit.BYTES), one).value(OURS) == pytest.approx(0.065536)
-    connect = Figures(Row("connect", "connect", most=85, unit=Unit.TIME), one)
-    assert (connect.value(OURS), connect.met) == (1000, False)
+
+
+@pytest.mark.parametrize(
+    ("ours", "peer", "met"), [(10, None, True), (10.1, None, False), (10, 9.9, True), (10, 9.7, False)]
+)
+def test_a_time_is_held_against_the_limit_and_peers(ours: float, peer: float | None, met: bool) -> None:
+    row = Row("connect", "connect", most=10, peers=True, unit=Unit.TIME)
+    taken = {LIMIT: [sample(1)], OURS: [sample(ours)]} | ({"peer": [sample(peer)]} if peer else {})
+    connect = Figures(row, taken)
+    assert connect.value(OURS) == pytest.approx(1000 * ours)
+    assert connect.met is met
