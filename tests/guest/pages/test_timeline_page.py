@@ -13,13 +13,14 @@ import pytest
 from playwright.async_api import Page
 
 from pyvfio_user.bridge.explore.card import Card
-from pyvfio_user.bridge.timeline import Style, Timeline
+from pyvfio_user.bridge.timeline import Arrow, Box, How, Lane, LaneKind, Style, Timeline
 from pyvfio_user.guest.report import litmus
 from pyvfio_user.guest.report import timeline as report
 
 from ..timelines import buffered, failing
 from .conftest import Open
-from .drawn import Box, box, boxes, colours
+from .drawn import Box as Place
+from .drawn import box, boxes, colours
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -32,7 +33,7 @@ def card() -> Card:
     return failing()
 
 
-class Arrow(NamedTuple):
+class Ends(NamedTuple):
     """The ends of an arrow on the screen."""
 
     x1: float
@@ -41,14 +42,14 @@ class Arrow(NamedTuple):
     y2: float
 
 
-async def drawn_boxes(page: Page) -> dict[int, Box]:
+async def drawn_boxes(page: Page) -> dict[int, Place]:
     """The boxes that are in the document, by number."""
     found = page.locator(".box")
     numbers = await found.evaluate_all("found => found.map(each => Number(each.dataset.box))")
     return dict(zip(numbers, await boxes(page.locator(".box > rect:first-child")), strict=True))
 
 
-async def drawn_arrows(page: Page) -> dict[int, Arrow]:
+async def drawn_arrows(page: Page) -> dict[int, Ends]:
     """The arrows that are in the document, by number."""
     found = await page.locator("path.arrow").evaluate_all(
         """found => found.map(path => {
@@ -57,12 +58,12 @@ async def drawn_arrows(page: Page) -> dict[int, Arrow]:
           return [Number(path.dataset.arrow), [start.x, start.y, end.x, end.y]];
         })"""
     )
-    return {number: Arrow(*ends) for number, ends in found}
+    return {number: Ends(*ends) for number, ends in found}
 
 
-def check_boxes(timeline: Timeline, found: dict[int, Box]) -> None:
+def check_boxes(timeline: Timeline, found: dict[int, Place]) -> None:
     """Lanes are columns from left to right, apart; steps go down; nothing in a lane covers another."""
-    lanes: dict[int, list[tuple[int, Box]]] = defaultdict(list)
+    lanes: dict[int, list[tuple[int, Place]]] = defaultdict(list)
     for number, place in found.items():
         lanes[timeline.boxes[number].lane].append((timeline.boxes[number].start, place))
     edges = [(min(p.left for _, p in lanes[lane]), max(p.right for _, p in lanes[lane])) for lane in sorted(lanes)]
@@ -76,7 +77,7 @@ def check_boxes(timeline: Timeline, found: dict[int, Box]) -> None:
     assert tops == sorted(tops)
 
 
-def check_arrows(timeline: Timeline, found: dict[int, Box], arrows: dict[int, Arrow]) -> None:
+def check_arrows(timeline: Timeline, found: dict[int, Place], arrows: dict[int, Ends]) -> None:
     """Each arrow leaves the right edge of its source, and reaches the left edge of its target, at its steps."""
     for number, (x1, y1, x2, y2) in arrows.items():
         arrow = timeline.arrows[number]
@@ -152,15 +153,19 @@ async def test_pointing_at_a_box_tells_of_it_and_of_what_led_to_it(open_page: Op
     assert "no: the guest enabled no interrupt of this kind" in text and "interrupts (replayed)" in text
     place = await box(tip)
     assert min(place.left, place.top) >= 0 and place.right <= WIDE[0] and place.bottom <= WIDE[1]
-    hot = await page.locator(".box.hot").evaluate_all("found => found.map(each => Number(each.dataset.box))")
-    assert [timeline.boxes[number].label for number in sorted(hot)] == [
+    chain = [
         "3 store bar0+0x0 4",
         "bar0+0x0",
         "MWr bar0+0x0 1DW f/0",
         "send of Control.bell[0] 0x1",
         "interrupt 0, not sent",
     ]
-    assert await page.locator(".arrow.hot").count() == 4
+    first = next(number for number, each in enumerate(timeline.boxes) if each.label == chain[0])
+    for pointed in (first, at):  # and of what came of it
+        await page.locator(f'[data-box="{pointed}"]').hover()
+        hot = await page.locator(".box.hot").evaluate_all("found => found.map(each => Number(each.dataset.box))")
+        assert [timeline.boxes[number].label for number in sorted(hot)] == chain
+        assert await page.locator(".arrow.hot").count() == 4
     await page.screenshot(path=shots / "timeline-hover-dark.png")
     await page.mouse.move(5, 5)
     assert not await tip.is_visible()
@@ -175,8 +180,8 @@ async def test_the_keyboard_reaches_a_box(open_page: Open) -> None:
 
 
 async def test_a_long_one_has_in_the_document_what_is_in_view(open_page: Open, shots: Path) -> None:
-    timeline = buffered(500)
-    assert timeline.events == 10_000
+    timeline = buffered(250)
+    assert timeline.events == 5_000
     page = await open_page(report.render(timeline), size=WIDE)
     first = await drawn_boxes(page)
     assert 0 in first and len(first) < 400
@@ -198,6 +203,33 @@ async def test_a_long_one_has_in_the_document_what_is_in_view(open_page: Open, s
         }
     assert len(timeline.boxes) - 1 in found
     await page.screenshot(path=shots / "timeline-end.png")
+
+
+async def test_all_that_is_in_view_is_drawn_wherever_one_scrolls(open_page: Open) -> None:
+    timeline = buffered(20)
+    timeline.lanes.append(Lane(LaneKind.DEVICE, "device", How.SEEN))
+    timeline.boxes.append(Box(len(timeline.lanes) - 1, 5, timeline.steps, "all the time", Style.HANDLER))
+    timeline.arrows.append(Arrow(0, 0, len(timeline.boxes) - 1, timeline.steps - 1))
+    page = await open_page(report.render(timeline), size=WIDE)
+    for top in range(0, 26 * timeline.steps - 900, 990):
+        first, last, shown, arrows = await page.evaluate(
+            """async top => {
+              const view = document.querySelector(".view");
+              view.scrollTop = top;
+              await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+              const all = name => [...document.querySelectorAll(name)];
+              const numbers = (name, key) => all(name).map(each => Number(each.dataset[key]));
+              return [view.scrollTop / 26, (view.scrollTop + view.clientHeight) / 26 - 3, numbers(".box", "box"),
+                numbers(".arrow", "arrow")];
+            }""",
+            top,
+        )
+        assert len(shown) < len(timeline.boxes)
+        seen = {at for at, each in enumerate(timeline.boxes) if each.start < last and each.end > first}
+        assert seen <= set(shown)
+        assert {at for at, each in enumerate(timeline.arrows) if each.leaves < last and each.reaches > first} <= set(
+            arrows
+        )
 
 
 async def test_zooming_keeps_the_middle(open_page: Open, shots: Path) -> None:
