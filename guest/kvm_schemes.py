@@ -10,6 +10,7 @@ from ..bridge.attributes import GRE, NGNRE, NORMAL_NC, encode_stage2
 from ..bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
 from ..devices.probe import Probe
 from ..devices.probe_map import Reg
+from . import vcpuif
 from .battery import SHORT
 from .change import State, change
 from .errors import MatrixError, QemuError
@@ -43,6 +44,8 @@ SYSFS = {
     "pgprot-device": (NORMAL_NC, NGNRE),
 }
 """Stage 2 over sysfs' resourceN and resourceN_wc: where KVM follows the mapping, it follows whoever made it."""
+PLATFORM = ("status-quo", "normal-nc-all", "vma-allow-any-uncached", "pgprot-device")
+"""Schemes of which it is said what becomes of a GICv2's virtual CPU interface, which KVM maps by itself."""
 _OTHERS = ("sysfs", "sysfs wc")
 _WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
 
@@ -50,29 +53,39 @@ _WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, p
 async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
     """Boot the kernel once; for each of the job's schemes a VMM of its own. Raises as `run_kernel` does.
 
-    The scheme that takes a device of its own has a boot of its own.
+    The platform case, and the scheme that takes a device of its own, have boots of their own.
     """
-    steps = ["booting", *job.schemes]
+    steps = ["booting", *job.schemes, vcpuif.WAY]
     progress(0, len(steps), steps[0])
     own = {name: msgspec.structs.replace(job, release=f"{job.release} ({name})", expected=name) for name in job.schemes}
     patched = [name for name in job.schemes if name != COHERENT]
-    results = {}
+    runs: dict[str, SchemeRun] = {}
     try:
         if patched:
             ways = [f"{way}:{name}" for name in patched for way in ("vfio", "sysfs") if way == "vfio" or name in SYSFS]
             async with booted_linux(job.files, job.cpu, ways, probe=probe) as up:
                 for name in patched:
                     progress(steps.index(name), len(steps), name)
-                    run = SchemeRun(own[name], up, progress)
-                    await run.cases(name)
+                    runs[name] = SchemeRun(own[name], up, progress)
+                    await runs[name].cases(name)
                     await up.guest.off()
                     if name in SYSFS:
-                        await run.sysfs()
+                        await runs[name].sysfs()
                         await up.guest.off()
-                    results[name] = run.result()
+                await up.vm.wait()
+        platform = [name for name in patched if name in PLATFORM]
+        if platform:
+            progress(steps.index(vcpuif.WAY), len(steps), vcpuif.WAY)
+            ways = [f"sysfs:{name}" for name in platform]
+            async with booted_linux(job.files, job.cpu, ways, machine=vcpuif.MACHINE) as up:
+                for name in platform:
+                    await runs[name].gicv2(up)
+                    runs[name].name(name)
+                    await up.guest.off()
                 await up.vm.wait()
     except QemuError as error:
         raise MatrixError(explain(str(error))) from error
+    results = {name: run.result() for name, run in runs.items()}
     if COHERENT in job.schemes:
         progress(steps.index(COHERENT), len(steps), COHERENT)
         results[COHERENT] = await run_coherent(own[COHERENT], progress)
@@ -100,7 +113,7 @@ class SchemeRun(KernelRun):
             await self._case(lane, "changed", adaptation.decision)
         if scheme in RUN_TIME:
             self._keep(lane, [await self._change(lane, scheme)])
-        self._name(scheme)
+        self.name(scheme)
 
     async def sysfs(self) -> None:
         """The same scheme, and a BAR that did not come from vfio."""
@@ -108,7 +121,7 @@ class SchemeRun(KernelRun):
         scheme = self.judged_by
         for way, backing, kind in zip(_OTHERS, (Backing.DEVICE, Backing.RESOURCE_WC), SYSFS[scheme], strict=True):
             await self._site(lane, self._control(way, "policy", kind, backing))
-        self._name(scheme)
+        self.name(scheme)
 
     async def _change(self, lane: KvmLane, scheme: str) -> Finding:
         """Pages that change while the guest stores to them, in the scheme's own way; their neighbours stay."""
@@ -119,7 +132,7 @@ class SchemeRun(KernelRun):
         ]
         return await change(lane, self.up.stub, f"{self.job.cpu}, Linux {self.job.release}", [device, *asked, device])
 
-    def _name(self, scheme: str) -> None:
+    def name(self, scheme: str) -> None:
         """The kernel has the scheme, unless something was otherwise."""
         wrong = [problem for lane in self.lanes for problem in lane.tally.problems][:1]
         self.identity = Identity(None if wrong else scheme, (), scheme, wrong[0] if wrong else "")

@@ -97,6 +97,10 @@ def test_every_scheme_is_as_it_was_proposed(tmp_path: Path) -> None:
     for scheme, others in SYSFS.items():
         proofs = [proof for proof in found.proofs if proof.scheme == scheme and proof.way.startswith("sysfs")]
         assert [(proof.way, proof.memattr) for proof in proofs] == [*zip(("sysfs", "sysfs wc"), others, strict=True)]
+    platform = {proof.scheme: proof.memattr for proof in found.proofs if proof.way == "gicv2"}
+    assert platform == {
+        "status-quo": "1", "normal-nc-all": "5", "vma-allow-any-uncached": "1", "pgprot-device": "1"
+    }  # fmt: skip
     assert {each.cpu.partition("(")[2].rstrip(")"): each.observed for each in found.findings} == {
         scheme: f"{seen}; {JUST_THOSE}; beside it: unchanged" for scheme, seen in CHANGES.items()
     }
