@@ -94,7 +94,7 @@ void ring_lose(struct vcpu *vcpu)
     __atomic_fetch_add(&ring->dropped, 1, __ATOMIC_RELAXED);
 }
 
-/* With other writers, or when it is not known that there is room. */
+/* When another vCPU was quicker, or it is not known that there is room. */
 struct event *ring_begin_slowly(struct vcpu *vcpu, uint64_t *sequence)
 {
     struct event *event = NULL;

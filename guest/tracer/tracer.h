@@ -142,13 +142,15 @@ static inline struct event *ring_begin(struct vcpu *vcpu, uint64_t *sequence)
 {
     uint64_t head = __atomic_load_n(&ring->head, __ATOMIC_RELAXED);
 
-    if (vcpu_count > 1 || head >= vcpu->limit || vcpu->lost)
+    if (head >= vcpu->limit || vcpu->lost)
         return ring_begin_slowly(vcpu, sequence);
-    struct event *event = &ring->events[head & (ring->capacity - 1)];
+    if (vcpu_count == 1)
+        __atomic_store_n(&ring->head, head + 1, __ATOMIC_RELAXED);
+    else if (!__atomic_compare_exchange_n(&ring->head, &head, head + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        return ring_begin_slowly(vcpu, sequence);
     __builtin_prefetch(&ring->events[(head + AHEAD) & (ring->capacity - 1)], 1);
     *sequence = head + 1;
-    __atomic_store_n(&ring->head, head + 1, __ATOMIC_RELAXED);
-    return event;
+    return &ring->events[head & (ring->capacity - 1)];
 }
 
 static inline void ring_end(struct event *event, uint64_t sequence)
