@@ -16,6 +16,7 @@ FUZZERS: Mapping[str, Sequence[str]] = {
     "dma": ("input.c", "records.c", "dma.c"),
     "echo": ("input.c", "records.c", "echo.c"),
     "ring": ("input.c", "records.c", "ring.c"),
+    "bells": ("input.c", "records.c", "bells.c"),
 }
 FLAGS = (
     *("-std=c11", "-D_GNU_SOURCE", "-g1", "-O1", "-fno-omit-frame-pointer", "-pthread"),
