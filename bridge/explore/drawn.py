@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..errors import DefinitionError
 from ..inprocess import InProcess
-from ..interconnect import Behaviour, Effects, Link, Op, Packets
+from ..interconnect import Behaviour, Effect, Effects, Link, Op, Packets, Profile, Program, Tlp
 from ..interconnect.order import bits
 from ..interconnect.program import MSI_ADDRESS
-from ..stream import Kind
-from ..timeline import Builder, How, Key, LaneKind, Timeline
-from .replay import Access, Factory, Part, RequestFails, Target, parts_of
+from ..stream import Event, Kind
+from ..timeline import Builder, How, Key, LaneKind, Timeline, recording
+from .replay import Access, Factory, RequestFails, Target, accesses_of_tlp
 
 _HOW = {
     LaneKind.VCPU: How.GIVEN,
@@ -41,29 +42,81 @@ def draw(
 
     `names`: what the events are known by.
     """
-    target = factory() if factory is not None else None
-    endpoint = target.device.endpoint if isinstance(target, InProcess) else None
-    device = target.device if isinstance(target, InProcess) else target
-    builder = Builder(title, subtitle, _HOW, device=type(device).__name__)
-    if endpoint is not None:
-        endpoint.observe(builder)
-    try:
-        _Drawing(builder, effects, behaviour, link, target).run(names)
-    finally:
-        if endpoint is not None:
-            endpoint.observe(None)
+    fed = Fed(factory) if factory is not None else None
+    builder = Builder(title, subtitle, _HOW, device=fed.name if fed else "")
+    with fed.observed_by(builder) if fed else contextlib.nullcontext():
+        _Drawing(builder, effects, behaviour, link, fed).run(names)
     return builder.finish(_NOTES)
 
 
+def draw_run(
+    program: Program | Iterable[Event], profile: Profile, seed: int, factory: Factory, *, title: str
+) -> Timeline:
+    """Draw a program under a profile's buffers, by a seed, with a device that is fed with what they send.
+
+    Raises:
+        DefinitionError: the program cannot be ordered, or not be replayed: its data are not known.
+    """
+    events = program.events if isinstance(program, Program) else program
+    return recording(events, profile, seed, title=title, seen=False, feed=Fed(factory))
+
+
+class Fed:
+    """A device that is fed with what arrives, until it raises; a builder draws what it does."""
+
+    def __init__(self, factory: Factory) -> None:
+        self._target: Target | None = factory()
+        self._observable = self._target.device.endpoint if isinstance(self._target, InProcess) else None
+        device = self._target.device if isinstance(self._target, InProcess) else self._target
+        self.name = type(device).__name__
+        self._builder: Builder | None = None
+
+    @contextlib.contextmanager
+    def observed_by(self, builder: Builder) -> Iterator[None]:
+        """The builder draws what the device does within the block."""
+        self._builder = builder
+        if self._observable is not None:
+            self._observable.observe(builder)
+        try:
+            yield
+        finally:
+            if self._observable is not None:
+                self._observable.observe(None)
+
+    def deliver(self, tlp: Tlp) -> None:
+        """A TLP arrives."""
+        for access in accesses_of_tlp(tlp) if self._target is not None else ():
+            self._feed(access)
+
+    def store(self, effect: Effect) -> None:
+        """A store arrives in RAM."""
+        self._feed(Access(None, effect.offset, effect.size, effect.data, effect.bit))
+
+    def _feed(self, access: Access) -> None:
+        if self._target is None or self._builder is None:
+            return
+        try:
+            if isinstance(self._target, InProcess) or access.bar is None:
+                _access(self._target, access)  # an observer draws its handlers; a store to RAM is told to nobody
+            else:
+                name = f"{'read' if access.data is None else 'write'} bar{access.bar}+{access.offset:#x} {access.size}"
+                with self._builder.handler(name, None):
+                    _access(self._target, access)
+        except RequestFails:
+            return  # the builder has shown it; the guest goes on
+        except DefinitionError:
+            raise
+        except Exception:  # whatever a device raises: the builder has shown it, and nothing is fed to it any more
+            self._target = None
+
+
 class _Drawing:
-    def __init__(
-        self, builder: Builder, effects: Effects, behaviour: Behaviour, link: Link, target: Target | None
-    ) -> None:
+    def __init__(self, builder: Builder, effects: Effects, behaviour: Behaviour, link: Link, fed: Fed | None) -> None:
         self._builder = builder
         self._effects = effects
         self._link = link
         self._packets = Packets(effects, link)
-        self._target = target
+        self._fed = fed
         self._blocks = list(enumerate(behaviour))
         self._entry = {index: number for number, block in self._blocks for index in bits(block)}
         self._arrived = sum(behaviour)
@@ -91,51 +144,17 @@ class _Drawing:
         keys = {index: Key(self._effects[index].position, self._effects[index].offset) for index in bits(block)}
         sources = builder.leaves(keys.values(), why)
         for effect in self._effects.of(block):
-            if effect.in_ram and effect.offset == MSI_ADDRESS:
+            if effect.in_ram and effect.op is Op.WRITE:
                 builder.memory(effect, [sources[keys[effect.index]]])
-        for part in self._parts(block):
-            carried = bits(part.tlp.effects if part.tlp else part.accesses[0].effects)
-            origins = [sources[keys[index]] for index in carried]
-            if part.tlp is None:
-                (effect,) = self._effects.of(part.accesses[0].effects)
-                if effect.op is Op.READ:
-                    continue  # it is the program's, of memory
-                box = builder.memory(effect, origins)
-            else:
-                box = builder.packet(part.tlp, origins, why)
-            with builder.caused_by(box):
-                for access in part.accesses:
-                    self._feed(access)
-            if box is not None and part.tlp is not None:
-                builder.answered(box, part.tlp, self._link)
-
-    def _parts(self, block: int) -> Iterator[Part]:
-        """What arrives of a block; without a device, of what cannot be replayed too."""
-        if self._target is not None:
-            yield from parts_of(self._effects, block, self._packets)
-            return
-        for effect in self._effects.of(block):
-            if effect.in_ram and effect.offset != MSI_ADDRESS:
-                yield Part(None, (Access(None, effect.offset, effect.size, effect.data, effect.bit),))
+                if self._fed is not None and effect.offset != MSI_ADDRESS:
+                    self._fed.store(effect)
         for tlp in self._packets.of_block(block):
-            yield Part(tlp, ())
-
-    def _feed(self, access: Access) -> None:
-        if self._target is None:
-            return
-        try:
-            if isinstance(self._target, InProcess) or access.bar is None:
-                _access(self._target, access)  # an observer draws its handlers; a store to RAM is told to nobody
-            else:
-                name = f"{'read' if access.data is None else 'write'} bar{access.bar}+{access.offset:#x} {access.size}"
-                with self._builder.handler(name, None):
-                    _access(self._target, access)
-        except RequestFails:
-            return  # the builder has shown it; the guest goes on
-        except DefinitionError:
-            raise
-        except Exception:  # whatever a device raises: the builder has shown it, and nothing is fed to it any more
-            self._target = None
+            box = builder.packet(tlp, [sources[keys[index]] for index in bits(tlp.effects)], why)
+            with builder.caused_by(box):
+                if self._fed is not None:
+                    self._fed.deliver(tlp)
+            if box is not None:
+                builder.answered(box, tlp, self._link)
 
 
 def _access(target: Target, access: Access) -> None:

@@ -109,7 +109,7 @@ def parts_of(effects: Effects, block: int, packets: Packets) -> Iterator[Part]:
             content = None if effect.op is Op.READ else _known(effect.data, effect)
             yield Part(None, (Access(None, effect.offset, effect.size, content, effect.bit),))
     for tlp in packets.of_block(block):
-        yield Part(tlp, tuple(_accesses_of(tlp)))
+        yield Part(tlp, tuple(accesses_of_tlp(tlp)))
 
 
 def accesses_of(effects: Effects, block: int, packets: Packets) -> Iterator[Access]:
@@ -118,7 +118,8 @@ def accesses_of(effects: Effects, block: int, packets: Packets) -> Iterator[Acce
         yield from part.accesses
 
 
-def _accesses_of(tlp: Tlp) -> Iterator[Access]:
+def accesses_of_tlp(tlp: Tlp) -> Iterator[Access]:
+    """What reaches the target of one TLP. Raises DefinitionError as `parts_of`."""
     if tlp.kind is TlpKind.ATOMIC:
         raise DefinitionError(f"effects to replay must be reads and writes, not the atomic {tlp}")
     reads = tlp.kind in (TlpKind.MEMORY_READ, TlpKind.CONFIG_READ)

@@ -2,7 +2,8 @@
 
     recording(read_trace(path), PROFILES["wc-64x4"], seed=7)    # of a recording, or of a program's events
     explore(...).card.timeline                                  # of a failing order
-    Reordered(..., watch=Watch(...))                            # of a device that is served; both in bridge.explore
+    draw_run(program, PROFILES["wc-64x4"], 7, factory)           # of a device that is fed with what the buffers send
+    Reordered(..., watch=Watch(...))                            # of a device that is served; all in bridge.explore
 
 They are drawn by `guest.report.timeline` (a page) and `guest.report.perfetto`. What a buffer holds and when it goes is
 modelled: steps are an order, and each lane says whether it was seen.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from itertools import islice
+from typing import Protocol
 
-from ..interconnect import Effects, Order, Packets, Profile, Program, windows
+from ..interconnect import Effect, Effects, Order, Packets, Profile, Program, Tlp, windows
 from ..interconnect.order import bits
 from ..interconnect.profiles import Step
-from ..interconnect.program import WINDOW
+from ..interconnect.program import MSI_ADDRESS, WINDOW
 from ..stream import Event, Kind
 from .builder import Builder, Key
 from .model import MOST_EVENTS, How, LaneKind, Timeline
@@ -21,6 +24,23 @@ _MODELLED = (
 _WINDOWS = f"Nothing waits longer than its window of {WINDOW} events: the buffers are emptied at its end."
 
 
+class Feed(Protocol):
+    """A device that is fed with what arrives."""
+
+    @property
+    def name(self) -> str:
+        """What its lane is called."""
+
+    def observed_by(self, builder: Builder) -> AbstractContextManager[None]:
+        """The builder is to draw what the device does within the block."""
+
+    def deliver(self, tlp: Tlp) -> None:
+        """A TLP arrives."""
+
+    def store(self, effect: Effect) -> None:
+        """A store arrives in RAM."""
+
+
 def recording(
     events: Iterable[Event],
     profile: Profile | None = None,
@@ -30,6 +50,7 @@ def recording(
     most: int | None = None,
     by: Callable[[int], str] = hex,
     seen: bool = True,
+    feed: Feed | None = None,
 ) -> Timeline:
     """Draw events, and with a profile what its buffers send, by a seed: the same as an exploration with both draws.
 
@@ -37,6 +58,7 @@ def recording(
         most: events that are shown, `MOST_EVENTS` if not told otherwise; those after them are counted.
         by: names what is at a PC.
         seen: a guest did this; else somebody wrote it.
+        feed: a device, for what the profile sends.
 
     Raises:
         DefinitionError: `events` cannot be ordered.
@@ -49,8 +71,14 @@ def recording(
     else:
         subtitle = f"profile {profile.name}, seed {seed}"
     made = How.SEEN if seen else How.GIVEN
-    how = {LaneKind.VCPU: made, LaneKind.BUFFER: How.MODELLED, LaneKind.LINK: How.MODELLED}
-    builder = Builder(title, subtitle, how, by=by, most=most)
+    how = {
+        LaneKind.VCPU: made,
+        LaneKind.BUFFER: How.MODELLED,
+        LaneKind.LINK: How.MODELLED,
+        LaneKind.DEVICE: How.REPLAYED,
+        LaneKind.INTERRUPT: How.REPLAYED,
+    }
+    builder = Builder(title, subtitle, how, device=feed.name if feed else "", by=by, most=most)
     if profile is None:
         for number, event in enumerate(shown):
             builder.made(number, event)
@@ -59,9 +87,10 @@ def recording(
         chance = random.Random(seed)
         parts = windows(shown, WINDOW)
         base = 0
-        for program in parts:
-            _Run(builder, program, profile, chance, base).draw()
-            base += len(program.events)
+        with feed.observed_by(builder) if feed else contextlib.nullcontext():
+            for program in parts:
+                _Run(builder, program, profile, chance, base, feed).draw()
+                base += len(program.events)
         notes = [_MODELLED.format(profile.name, seed), *([_WINDOWS] if len(parts) > 1 else [])]
     timeline = builder.finish(notes)
     timeline.left_out += sum(1 for _ in source)
@@ -71,7 +100,16 @@ def recording(
 class _Run:
     """One window under a profile. Events are numbered from `base` on."""
 
-    def __init__(self, builder: Builder, program: Program, profile: Profile, chance: random.Random, base: int) -> None:
+    def __init__(
+        self,
+        builder: Builder,
+        program: Program,
+        profile: Profile,
+        chance: random.Random,
+        base: int,
+        feed: Feed | None,
+    ) -> None:
+        self._feed = feed
         self._builder = builder
         self._profile = profile
         self._base = base
@@ -113,9 +151,14 @@ class _Run:
         for index in keys:
             if self._effects[index].in_ram and self._effects[index].writes:
                 self._builder.memory(self._effects[index], [sources[keys[index]]])
+                if self._feed is not None and self._effects[index].offset != MSI_ADDRESS:
+                    self._feed.store(self._effects[index])
         for tlp in self._packets.of_block(step.block):
             carried = [sources[keys[index]] for index in bits(tlp.effects) if keys[index] in sources]
             box = self._builder.packet(tlp, carried, step.why)
+            if self._feed is not None:
+                with self._builder.caused_by(box):
+                    self._feed.deliver(tlp)
             if box is not None:
                 self._builder.answered(box, tlp, self._profile.link)
 

@@ -8,10 +8,11 @@ import pytest
 
 from pyvfio_user.bridge.attributes import NGNRE, NORMAL_NC
 from pyvfio_user.bridge.explore import Property, explore
+from pyvfio_user.bridge.explore.drawn import draw_run
 from pyvfio_user.bridge.explore.served import Assumed, Reordered
 from pyvfio_user.bridge.explore.watched import Watch
 from pyvfio_user.bridge.inprocess import InProcess
-from pyvfio_user.bridge.interconnect import Program, burst, store
+from pyvfio_user.bridge.interconnect import Profile, Program, burst, dmb, store
 from pyvfio_user.bridge.timeline import How, LaneKind, Style, Timeline
 from pyvfio_user.devices import Bar, Device, Doorbell, MsiX, PciId, Register, Registers, WriteCombineWindow
 
@@ -89,6 +90,30 @@ def test_a_task_is_drawn_as_the_doing_of_the_write_that_asked_for_it() -> None:
         "MWr bar0+0x0 1DW f/0",
         "bar0+0x0",
         "2 store bar0+0x0 4",
+    ]
+
+
+def test_a_profile_s_run_is_drawn_from_the_store_to_the_interrupt() -> None:
+    program = Program.of(burst(0, 64, bar=2), dmb("oshst"), store(0, 4, 1, type=NGNRE))
+    with InProcess(Nic()) as device:
+        timeline = draw_run(program, Profile("exact", drain=0.0), 0, device.restarted, title="push")
+        assert device.device.entry == bytes(range(1, 17))  # type: ignore[attr-defined]
+    check(timeline)
+    assert [(lane.name, lane.how, lane.capacity) for lane in timeline.lanes] == [
+        ("vCPU 0", How.GIVEN, 0),
+        ("buffer 0", How.MODELLED, 64),
+        ("waiting 0", How.MODELLED, 0),
+        ("to the device", How.MODELLED, 0),
+        ("Nic", How.REPLAYED, 0),
+        ("interrupts", How.REPLAYED, 0),
+    ]
+    assert labels(timeline, "to the device") == ["MWr bar2+0x0 16DW f/f", "MWr bar0+0x0 1DW f/0"]
+    assert [fill.bytes for fill in timeline.fills if fill.lane == 1] == [8, 16, 24, 32, 40, 48, 56, 64, 0]
+    assert chain(timeline, "interrupt 1, not sent") == [
+        "send of Control.bell[0] 0x1",
+        "MWr bar0+0x0 1DW f/0",
+        "bar0+0x0",
+        "store bar0+0x0 4",
     ]
 
 
