@@ -141,12 +141,12 @@ int main(int count, char **arguments)
 
     CHECK(count == 5);
     state = strtoull(arguments[1], NULL, 10);
-    end = time(NULL) + atoi(arguments[2]);
     load(arguments[3]);
     CHECK(file_count);
     current = open_current(arguments[4]);
     for (size_t i = 0; i < file_count; i++, executions++)
         run(current, files[i].data, files[i].size);
+    end = time(NULL) + atoi(arguments[2]);
     while (time(NULL) < end) {
         run(current, data, mutate(data));
         executions++;
