@@ -98,7 +98,7 @@ class Qemu:
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self.command,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
@@ -185,6 +185,11 @@ class Qemu:
         if self._timed_out:
             raise self._ended(code)
         return code
+
+    def type(self, text: str) -> None:
+        """Give `text` to QEMU's standard input, which is the guest's console where that is `-serial stdio`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode())
 
     async def wait_for(self, text: str) -> str:
         """Wait until a line of the console contains `text`, from its first line on; return the line."""

@@ -1,6 +1,6 @@
 /* The first process: loads the modules, gives the devices to vfio-pci, runs the VMM once for each way that its arguments
  * name, and turns the machine off. Its arguments are those of the kernel's command line after "--": devices as in
- * 0x1234:0xbe50, and ways, as "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. */
+ * 0x1234:0xbe50 (none: those that come later), and ways, as "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +15,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "init.h"
 
 #define DEVICES "/sys/bus/pci/devices"
 #define MOST 4 /* devices */
@@ -99,7 +101,7 @@ static void load_modules(void)
 }
 
 /* Writes a word to a file of sysfs. 0, or an errno. */
-static int put(const char *path, const char *word)
+int put(const char *path, const char *word)
 {
     int file = open(path, O_WRONLY | O_CLOEXEC), error = 0;
 
@@ -262,9 +264,17 @@ int main(int argc, char **argv)
         if (vfio)
             bind_vfio(addresses[count], driver_for(addresses[count], NULL));
     }
-    if (!count || count + 1 == argc)
-        fail("its arguments must be 1 to %d devices and then ways, not %d words", MOST, argc - 1);
-    for (int i = count + 1; i < argc; i++) {
+    int first = count + 1; /* of the ways */
+    if (first == argc)
+        fail("its arguments must be up to %d devices and then ways, not %d words", MOST, argc - 1);
+    if (!count) {
+        count = await_devices(addresses, MOST);
+        if (!count)
+            fail("no device has come");
+        for (int i = 0; i < count; i++)
+            bind_vfio(addresses[i], driver_for(addresses[i], NULL));
+    }
+    for (int i = first; i < argc; i++) {
         if (!strncmp(argv[i], "sysfs", 5))
             for (int device = 0; device < count; device++)
                 release(addresses[device]);

@@ -1,0 +1,154 @@
+"""All that a boot of a Linux needs but its devices: files, command line, and QEMU's command."""
+
+from __future__ import annotations
+
+import shlex
+import struct
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import payload
+from ..errors import KernelError
+from ..machines import load_config
+from ..provision.qemu import find_qemu
+from . import programs
+from .config import MODULES, check_config, embedded_config, gunzip, machine_for, read_config
+from .devicetree import add_node, cells
+from .initramfs import archive
+from .modules import load_order
+from .nested import MEMORY_HUGE_PAGES, nested_files
+
+_MAGIC_AT, _MAGIC = 56, b"ARM\x64"
+"""Where an Image says that it is one (Linux, arch/arm64/booting.rst)."""
+BASE = "console=ttyAMA0 loglevel=3 panic=-1 iommu.passthrough=1"
+_HUGE_PAGES = 8
+"""What the bare-metal guest has as RAM."""
+_HOST_BRIDGE, _PROBE_SLOT = "pcie@10000000", 2
+"""Its node in the device tree, and the probe's device number: the virtio-iommu comes first."""
+
+
+@dataclass(frozen=True)
+class LinuxImage:
+    """A kernel to boot, with the folder of its modules and its .config where they are known.
+
+    ``append`` is put on its command line.
+    """
+
+    image: Path
+    modules: Path | None = None
+    config: Path | None = None
+    append: str = ""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A machine, and what it boots. ``tree`` is its device tree where that is not QEMU's own."""
+
+    kernel: LinuxImage
+    cpu: str
+    machine: str
+    kernel_options: dict[str, str]
+    initramfs: bytes
+    huge_pages: int
+    tree: bytes | None
+    program: Path
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether interrupts of devices reach virtual machines: only behind a virtio-iommu."""
+        return self.machine == "kvm"
+
+    def options(self, folder: Path, devices: Sequence[str], ways: Sequence[str]) -> list[str]:
+        """QEMU's options for the kernel, with files that are put into this folder, and the gdbstub there.
+
+        ``devices`` are as in 0x1234:0xbe50; without, the first process waits for some.
+        """
+        (folder / "initramfs").write_bytes(self.initramfs)
+        words = " ".join([BASE, f"hugepages={self.huge_pages}", self.kernel.append, "--", *devices, *ways])
+        extra = ["-kernel", str(self.kernel.image), "-initrd", str(folder / "initramfs"), "-append", words]
+        extra += ["-gdb", f"unix:{folder / 'gdb'},server=on,wait=off"]
+        if self.cpu == "max":
+            extra += ["-machine", "mte=on"]
+        if self.tree is not None:
+            (folder / "dtb").write_bytes(self.tree)
+            extra += ["-dtb", str(folder / "dtb")]
+        return extra
+
+    def command(self, sockets: Sequence[Path], extra: Sequence[str]) -> list[str]:
+        """QEMU's command, with the devices at these sockets."""
+        return load_config(self.machine).command(self.program, sockets, cpu=self.cpu, extra=extra)
+
+
+def prepare(kernel: LinuxImage, cpu: str, ways: Sequence[str], nodes: Sequence[Mapping[str, bytes]] = ()) -> Ready:
+    """Make it ready. ``nodes`` are properties of the devices that follow the probe, for the device tree.
+
+    Raises:
+        KernelError: The kernel, its modules or its configuration cannot be used.
+        ProvisionError: There is no QEMU or no compiler.
+    """
+    options = _options(kernel)
+    modules = load_order(kernel.modules, MODULES)
+    if options:
+        check_config(options, modules, kernel.modules)
+    contents, huge_pages = _contents(modules), _HUGE_PAGES
+    if "linux" in ways:
+        contents |= nested_files(kernel.image, kernel.modules)
+        huge_pages = MEMORY_HUGE_PAGES
+    machine, program = machine_for(options, modules), find_qemu().require().path
+    tree = None
+    if machine == "kvm-bypass":
+        tree = _bypassed(program, cpu)
+    elif nodes:
+        tree = _described(load_config(machine).command(program, cpu=cpu), nodes)
+    return Ready(kernel, cpu, machine, options, archive(contents), huge_pages, tree, program)
+
+
+def _options(kernel: LinuxImage) -> dict[str, str]:
+    """The kernel's configuration, as it was named or as the image has it; nothing where neither is."""
+    options = read_config(kernel.config) if kernel.config else {}
+    try:
+        image = kernel.image.read_bytes()
+    except OSError as error:
+        what = f"{kernel.image} must be an arm64 Image: {error.strerror}"
+        raise KernelError(what, "name the file arch/arm64/boot/Image") from error
+    plain = gunzip(image)
+    if plain[_MAGIC_AT : _MAGIC_AT + 4] != _MAGIC:
+        raise KernelError(f"{kernel.image} must be an arm64 Image, or Image.gz", "name the file arch/arm64/boot/Image")
+    return options or embedded_config(plain)
+
+
+def _contents(modules: dict[str, bytes]) -> dict[str, bytes]:
+    built = {name: programs.build(name).read_bytes() for name in programs.PROGRAMS}
+    numbered = {f"modules/{number:02}-{name}.ko": module for number, (name, module) in enumerate(modules.items())}
+    return {**built, "guest.elf": payload.build(el=1).read_bytes(), **numbered}
+
+
+def _described(command: list[str], nodes: Sequence[Mapping[str, bytes]]) -> bytes:
+    """The device tree of the machine that a command starts, with a node for each device that follows the probe."""
+    tree = _dump(command, "")
+    for slot, properties in enumerate(nodes, start=_PROBE_SLOT + 1):
+        tree = add_node(tree, _HOST_BRIDGE, f"device@{slot:x},0", {"reg": cells(slot << 11, 0, 0, 0, 0), **properties})
+    return tree
+
+
+def _bypassed(program: Path, cpu: str) -> bytes:
+    """The device tree of a machine with an SMMUv3 that no device bypasses; cut to what is used of it."""
+    machine = "virt,virtualization=on,gic-version=3,iommu=smmuv3,"
+    tree = _dump([str(program), "-cpu", cpu, "-m", "512M", "-nodefaults", "-display", "none"], machine)
+    header = struct.unpack(">10I", tree[:40])  # Devicetree Specification, 5.2: the strings come last
+    size = header[3] + header[8]
+    return tree[:4] + struct.pack(">I", size) + tree[8:size]
+
+
+def _dump(command: list[str], machine: str) -> bytes:
+    """The device tree that QEMU makes with this command."""
+    with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
+        path = Path(folder) / "dtb"
+        command = [*command, "-machine", f"{machine}dumpdtb={path}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        if done.returncode:
+            raise KernelError(f"{shlex.join(command)} must succeed: {done.stderr.strip()}", "use another QEMU or CPU")
+        return path.read_bytes()

@@ -1,0 +1,72 @@
+"""The state of a machine that has booted and waits for its devices, kept in the user's cache.
+
+It is taken without any device of ours: one that was attached then would be another afterwards, and would decode no BARs.
+So those that a scenario needs come when it goes on, and Linux finds them by a rescan of the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import QemuError
+from ..machines import load_config
+from ..provision.cache import cache_directory
+from ..qemu import Qemu
+from .ready import BASE, Ready
+
+_TIMEOUT = 120.0
+_READY = "pyvfio-user init: ready for devices"
+
+
+async def snapshot(ready: Ready, ways: Sequence[str]) -> Path:
+    """The state, taken now, or earlier of just the same machine. Raises `QemuError`."""
+    folder = cache_directory() / "snapshots"
+    found = folder / await asyncio.to_thread(_key, ready, ways)
+    if found.exists():
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="taking-", dir=folder) as name:
+        command = ready.command((), ready.options(Path(name), (), ways))
+        async with Qemu(command, timeout=_TIMEOUT) as vm:
+            await vm.wait_for(_READY)
+            await save(vm, Path(name) / "state")
+        os.replace(Path(name) / "state", found)  # whole or not at all, whoever else takes one
+    return found
+
+
+def _key(ready: Ready, ways: Sequence[str]) -> str:
+    """By what a state is told from others."""
+    config = load_config(ready.machine).path.read_text(encoding="utf-8")
+    version = subprocess.run([str(ready.program), "--version"], capture_output=True, text=True, check=True).stdout
+    contents = [ready.kernel.image.read_bytes(), ready.initramfs, ready.tree or b""]
+    digests = [hashlib.sha256(each).hexdigest() for each in contents]
+    texts = (config, version, ready.cpu, ready.kernel.append, BASE, ready.huge_pages, ways)
+    return hashlib.sha256(repr((digests, texts)).encode()).hexdigest()[:20]
+
+
+async def save(vm: Qemu, path: Path) -> None:
+    """Write a machine's state to a file, which ends its run; what goes on from there runs at once. Raises `QemuError`."""
+    await vm.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+    await vm.execute("migrate", uri=f"file:{path}")
+    while (state := (await vm.execute("query-migrate"))["status"]) != "completed":
+        if state in ("failed", "cancelled"):
+            raise QemuError(f"the machine's state must be saved, not {state}\n{vm.describe()}")
+        await asyncio.sleep(0.01)
+
+
+def go_on(path: Path) -> list[str]:
+    """QEMU's options to go on from there."""
+    return ["-incoming", f"file:{path}"]
+
+
+async def wake(vm: Qemu) -> None:
+    """Tell a machine that goes on that its devices are there. Raises `QemuError`."""
+    while not (await vm.execute("query-status"))["running"]:
+        await asyncio.sleep(0.002)
+    vm.type("\n")
