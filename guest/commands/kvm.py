@@ -30,6 +30,13 @@ AS_EXPECTED, OTHERWISE, UNTESTED = 0, 1, 125
 )
 @click.option("--append", default="", metavar="WORDS", help="For the kernel's command line.")
 @click.option("--linux-guest", "linux", is_flag=True, help="Run a Linux of the same kernel as virtual machine, too.")
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=click.Choice(("rules", "doorbell", "changes")),
+    help="Only this, at once, from a snapshot of the booted kernel; repeatable.",
+)
 @click.option("--claims", is_flag=True, help="Name the probes behind each answer of the scorecard.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here.")
 @click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to look at here.")
@@ -41,6 +48,7 @@ def kvm(
     cpus: Sequence[str],
     append: str,
     linux: bool,
+    scenarios: Sequence[str],
     claims: bool,
     json_file: Path | None,
     page: Path | None,
@@ -51,10 +59,12 @@ def kvm(
     """
     from ...bridge.errors import DefinitionError
     from ...bridge.schemes import SCHEMES
+    from ..errors import KernelError, MatrixError
     from ..kernels import kernel_jobs
     from ..matrix_view import Shown, view_jobs
     from ..payload import PayloadError
     from ..provision.errors import ProvisionError
+    from ..quick_view import show_scenarios
 
     if expect is not None and expect not in SCHEMES:
         raise DefinitionError(f"scheme must be one of {', '.join(SCHEMES)}, not {expect}")
@@ -63,8 +73,10 @@ def kvm(
     async def session() -> int:
         try:
             jobs = kernel_jobs(kernels, cpus, modules=modules, config=config, expect=expect, append=append, linux=linux)
+            if scenarios:
+                return AS_EXPECTED if await show_scenarios([*jobs], scenarios, console()) else OTHERWISE
             found = await view_jobs([*jobs], Shown(console(), json_file, page, claims=claims))
-        except (PayloadError, ProvisionError) as error:
+        except (KernelError, MatrixError, PayloadError, ProvisionError) as error:
             click.echo(f"Error: {error}", err=True)
             return UNTESTED
         if any(kernel.failure for kernel in found.kernels):

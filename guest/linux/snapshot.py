@@ -1,7 +1,7 @@
 """The state of a machine that has booted and waits for its devices, kept in the user's cache.
 
-It is taken without any device of ours: one that was attached then would be another afterwards, and would decode no BARs.
-So those that a scenario needs come when it goes on, and Linux finds them by a rescan of the bus.
+It is taken without any device of ours: one that was attached then would be another afterwards, and decode no BARs. So
+those that a scenario needs come when it goes on, and Linux finds them by a rescan of the bus.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _key(ready: Ready, ways: Sequence[str]) -> str:
 
 
 async def save(vm: Qemu, path: Path) -> None:
-    """Write a machine's state to a file, which ends its run; what goes on from there runs at once. Raises `QemuError`."""
+    """Write a machine's state to a file, and stop it; what goes on from there runs at once. Raises `QemuError`."""
     await vm.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
     await vm.execute("migrate", uri=f"file:{path}")
     while (state := (await vm.execute("query-migrate"))["status"]) != "completed":

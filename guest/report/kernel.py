@@ -31,7 +31,7 @@ def show_kernels(matrix: Matrix, console: Console) -> None:
             continue
         console.print(_proofs(kernel, _of(kernel, matrix)))
         own = f"{kernel.cpu}, Linux {kernel.release}"
-        _show_findings([finding for finding in matrix.findings if finding.cpu == own], console)
+        show_findings([finding for finding in matrix.findings if finding.cpu == own], console)
         for what, why in kernel.unobservable.items():
             console.print(f"not seen: {what}: {why}", style="dim", highlight=False, markup=False)
 
@@ -75,7 +75,7 @@ def _proofs(kernel: Kernel, proofs: list[Proof]) -> Table:
     return table
 
 
-def _show_findings(findings: list[Finding], console: Console) -> None:
+def show_findings(findings: list[Finding], console: Console) -> None:
     """Print rules and scenarios: what came of each, or why nothing could."""
     if not findings:
         return

@@ -16,7 +16,7 @@ from pyvfio_user.guest.cli import main
 from pyvfio_user.guest.errors import MatrixError
 from pyvfio_user.guest.kernels import kernel_jobs
 from pyvfio_user.guest.kvm import run_kernel
-from pyvfio_user.guest.linux import boot
+from pyvfio_user.guest.linux import boot, ready
 from pyvfio_user.guest.linux.failures import explain
 from pyvfio_user.guest.provision.kernel import provide_kernel
 from pyvfio_user.guest.provision.progress import Progress
@@ -118,7 +118,7 @@ async def test_modules_of_another_kernel() -> None:
 
 def spinning(code: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
     """The L1 image, with a guest whose first instruction is another."""
-    made = boot._contents
+    made = ready._contents
 
     def contents(modules: dict[str, bytes]) -> dict[str, bytes]:
         files = made(modules)
@@ -134,7 +134,7 @@ def spinning(code: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
 
 @pytest.mark.asyncio
 async def test_a_virtual_machine_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boot, "_contents", spinning(b"\x00\x00\x00\x14"))  # b .
+    monkeypatch.setattr(ready, "_contents", spinning(b"\x00\x00\x00\x14"))  # b .
     monkeypatch.setattr(boot, "_ANSWER", 0.5)
     told(
         await failure(),
@@ -146,7 +146,7 @@ async def test_a_virtual_machine_that_hangs(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.asyncio
 async def test_a_kernel_that_hangs_while_it_boots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boot, "_contents", spinning(b"\x00\x00\x00\x14"))
+    monkeypatch.setattr(ready, "_contents", spinning(b"\x00\x00\x00\x14"))
     monkeypatch.setattr(boot, "_BOOT", 4.0)
     told(
         await failure("loglevel=8 rdinit=/guest.elf"),
