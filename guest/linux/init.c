@@ -1,6 +1,7 @@
 /* The first process: loads the modules, gives the devices to vfio-pci, runs the VMM once for each way that its arguments
  * name, and turns the machine off. Its arguments are those of the kernel's command line after "--": devices as in
- * 0x1234:0xbe50 (none: those that come later), and ways, as "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. */
+ * 0x1234:0xbe50 (none: those that come later), and ways, as "vfio", or "vfio:SCHEME" where the kernel is told first which
+ * scheme it is to follow. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

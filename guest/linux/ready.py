@@ -82,8 +82,16 @@ class Ready:
         return load_config(self.machine).command(self.program, sockets, cpu=self.cpu, extra=extra)
 
 
-def prepare(kernel: LinuxImage, cpu: str, ways: Sequence[str], nodes: Sequence[Mapping[str, bytes]] = ()) -> Ready:
+def prepare(
+    kernel: LinuxImage,
+    cpu: str,
+    ways: Sequence[str],
+    nodes: Sequence[Mapping[str, bytes]] = (),
+    machine: str | None = None,
+) -> Ready:
     """Make it ready. ``nodes`` are properties of the devices that follow the probe, for the device tree.
+
+    ``machine`` is by default one whose IOMMU the kernel has a driver for.
 
     Raises:
         KernelError: The kernel, its modules or its configuration cannot be used.
@@ -97,7 +105,7 @@ def prepare(kernel: LinuxImage, cpu: str, ways: Sequence[str], nodes: Sequence[M
     if "linux" in ways:
         contents |= nested_files(kernel.image, kernel.modules)
         huge_pages = MEMORY_HUGE_PAGES
-    machine, program = machine_for(options, modules), find_qemu().require().path
+    machine, program = machine or machine_for(options, modules), find_qemu().require().path
     tree = None
     if machine == "kvm-bypass":
         tree = _bypassed(program, cpu)
