@@ -351,7 +351,8 @@ class KernelRun:
         found = quarrel(leaf.memattr, normal=normal, seen=lane.seen)
         if found:
             lane.problem(self._where(site, name), f"descriptor, guest and device must tell the same: {found}")
-        row = next(row for row in lane.batteries[ran.key].rows if row.op in (WITNESS, LOAD_WITNESS))
+        witness = LOAD_WITNESS if patch.place.platform else WITNESS
+        row = next(row for row in lane.batteries[ran.key].rows if row.op == witness)
         self.proofs.append(
             Proof(
                 self.job.release, self.job.cpu, int(self.fwb), self.judged_by, site.way, site.role, name,

@@ -17,13 +17,14 @@ from .errors import MatrixError, QemuError
 from .findings import Finding
 from .identify import Identity
 from .jobs import CHANGED_PAGE, JobResult
-from .kvm import DEVICE_TYPE, NC_TYPE, TYPES, KernelJob, KernelRun, Progress, Site
+from .kvm import DEVICE_TYPE, NC_TYPE, TYPES, KernelJob, KernelRun, Progress, Site, run_kernel
 from .kvm_coherent import SCHEME as COHERENT
 from .kvm_coherent import run_coherent
 from .lanes.installation import Installation
 from .lanes.kvm import Backing, KvmLane, Look
 from .layout import DRIVER, GAP, LAYOUT, REQUEST, installation
 from .linux.boot import booted_linux
+from .linux.config import CACHEABLE
 from .linux.failures import explain
 from .operation import PAGE
 from .plan import Asked, Range
@@ -48,6 +49,20 @@ PLATFORM = ("status-quo", "normal-nc-all", "vma-allow-any-uncached", "pgprot-dev
 """Schemes of which it is said what becomes of a GICv2's virtual CPU interface, which KVM maps by itself."""
 _OTHERS = ("sysfs", "sysfs wc")
 _WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
+
+
+async def look_at(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
+    """All that a kernel can show: its own scheme, or those that it is told, and a cacheable BAR where it has a driver.
+
+    Raises as `run_kernel` does.
+    """
+    if job.schemes:
+        return await run_schemes(job, progress, probe)
+    found = await run_kernel(job, progress, probe)
+    if CACHEABLE in found.kernels[0].unobservable:
+        return found
+    cacheable = msgspec.structs.replace(job, release=f"{job.release} ({COHERENT})", expected=COHERENT)
+    return _together([found, await run_coherent(cacheable, progress)])
 
 
 async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:

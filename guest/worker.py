@@ -22,8 +22,8 @@ from .commander import Guest
 from .errors import KernelError, MatrixError
 from .hello import Hello
 from .jobs import Job, JobResult, Progress, Runner
-from .kvm import KernelJob, run_kernel
-from .kvm_schemes import run_schemes
+from .kvm import KernelJob
+from .kvm_schemes import look_at
 from .lanes.el2 import El2Lane
 from .plan import Fault
 from .script import Space
@@ -58,10 +58,10 @@ AnyJob = Job | KernelJob
 async def run_job(job: AnyJob, progress: Progress, probe: Probe | None = None) -> JobResult:
     """Serve a probe (a new one unless given), boot the guest or the kernel, run the job.
 
-    Raises what `booted` or `run_kernel` raises.
+    Raises what `booted` or `look_at` raises.
     """
     if isinstance(job, KernelJob):
-        return await (run_schemes if job.schemes else run_kernel)(job, progress, probe)
+        return await look_at(job, progress, probe)
     async with booted(job.cpu, probe) as up:
         if job.fwb and "fwb" not in up.hello.features:
             raise ValueError(f"CPU must have FEAT_S2FWB to run with FWB=1, not {job.cpu}")

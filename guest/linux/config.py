@@ -31,14 +31,10 @@ _IOMMUS = ("VIRTIO_IOMMU", "ARM_SMMU_V3", "VFIO_NOIOMMU")
 _START, _GZIP = b"IKCFG_ST", b"\x1f\x8b"
 """What CONFIG_IKCONFIG puts before its gzipped .config (kernel/configs.c), and how all gzip files begin."""
 
-_SHOWN_BY = {
-    "platform devices by vfio": ("VFIO_PLATFORM", "the kernel lacks CONFIG_VFIO_PLATFORM"),
-    "cacheable BARs": (
-        "NVGRACE_GPU_VFIO_PCI",
-        "the kernel has no driver that maps a BAR cacheable: it lacks CONFIG_NVGRACE_GPU_VFIO_PCI",
-    ),
-}
-"""What shows only with an option, and what to say without it."""
+PLATFORM, CACHEABLE = "platform devices by vfio", "cacheable BARs"
+"""What not every kernel can show."""
+_PLATFORM, _CACHEABLE = "VFIO_PLATFORM", "NVGRACE_GPU_VFIO_PCI"
+"""The options that it takes."""
 
 
 def read_config(path: Path) -> dict[str, str]:
@@ -104,8 +100,16 @@ def check_config(options: dict[str, str], modules: Collection[str], folder: Path
 
 
 def unobservable(options: dict[str, str]) -> dict[str, str]:
-    """What a kernel with these options cannot show, and why; nothing is said of one whose options are not known."""
-    return {what: why for what, (option, why) in _SHOWN_BY.items() if options and option not in options}
+    """What is not looked at of a kernel with these options, and why; without options they are not known."""
+    if not options:
+        return dict.fromkeys(
+            (PLATFORM, CACHEABLE), "the kernel's options are not known: name its .config with --config"
+        )
+    alone = "the VMM gives away PCI devices alone; what KVM maps by itself is looked at (gicv2)"
+    found = {PLATFORM: alone if _PLATFORM in options else f"the kernel lacks CONFIG_{_PLATFORM}"}
+    if _CACHEABLE not in options:
+        found[CACHEABLE] = f"the kernel has no driver that maps a BAR cacheable: it lacks CONFIG_{_CACHEABLE}"
+    return found
 
 
 def machine_for(options: dict[str, str], modules: Collection[str]) -> str:

@@ -43,15 +43,30 @@ def _of(kernel: Kernel, matrix: Matrix) -> list[Proof]:
 
 def _overview(matrix: Matrix) -> Table:
     """One row a kernel: the stage 2 of each way to map a BAR, and whether unaligned stores as Normal-NC then work."""
-    ways = list(dict.fromkeys(proof.way for proof in matrix.proofs))
+    ways = list(dict.fromkeys(_short(proof) for proof in matrix.proofs))
     table = Table(title="stage 2 (MemAttr), and an unaligned store as Normal-NC", title_justify="left")
     for heading in ("kernel", "-cpu", "FWB", *ways, "scheme"):
         table.add_column(heading)
     for kernel in matrix.kernels:
         if not kernel.failure:
-            found = [_outcome([proof for proof in _of(kernel, matrix) if proof.way == way]) for way in ways]
+            found = [
+                _outcome([proof for proof in _of(kernel, matrix) if _short(proof) == way and _as_nc(proof)])
+                for way in ways
+            ]
             table.add_row(kernel.release, kernel.cpu, str(kernel.fwb), *found, kernel.scheme or "none known")
     return table
+
+
+_TYPE = ", s1="
+"""Where the way of a proof also says as which type the guest mapped the pages."""
+
+
+def _short(proof: Proof) -> str:
+    return proof.way.partition(_TYPE)[0]
+
+
+def _as_nc(proof: Proof) -> bool:
+    return _TYPE not in proof.way or proof.way.endswith(f"{_TYPE}44")
 
 
 def _outcome(proofs: list[Proof]) -> Text:

@@ -66,6 +66,8 @@ def test_released_kernels_are_named(tmp_path: Path) -> None:
             "vfio": "policy", "vfio pieces": "policy", "gicv2": "platform", **CONTROLS
         }  # fmt: skip
         assert memattrs(proofs, "gicv2") == {("1", "1", True)}
+        stored = {proof.device for proof in proofs if (proof.way, proof.range) == ("vfio", "wc-trapped")}
+        assert stored == {"nothing | r8" if nibble == "1" else "8x1 | r8 8x1"}
         assert "normal-nc-all" not in kernel.alike, "that scheme relaxes the GIC, too"
         cells = [cell for cell in found.cells if cell.kernel == kernel.release]
         assert {cell.s1 for cell in cells} == {str(kind) for kind in MEMORY_TYPES[:-1]}

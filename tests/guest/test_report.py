@@ -220,6 +220,12 @@ class TestKernels:
             ["6.12.9", "max", "1", "5 works, 1 faults", "-", "none known"],
         ]
 
+    def test_one_line_has_one_way_of_what_is_proved_for_every_type(self) -> None:
+        types = [msgspec.structs.replace(PROOF, way=f"nvgrace-gpu, s1={s1}") for s1 in ("00", "44")]
+        device, normal = types[0], msgspec.structs.replace(types[1], memattr="6", wanted="6", effect="works")
+        found = rows(matrix(kernels=(KERNEL,), proofs=(device, normal)))
+        assert found[0] == ["6.1.0", "max", "1", "6 works", "status-quo"]
+
     def test_one_that_is_like_no_scheme(self) -> None:
         kernel = msgspec.structs.replace(KERNEL, scheme=None, differs="strict has stage 2 f, not 1")
         wanted = "Linux 6.1.0, -cpu max: none known; status-quo comes nearest, but strict has stage 2 f, not 1"
