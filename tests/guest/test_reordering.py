@@ -89,6 +89,8 @@ def bare_metal(folder: Path, barrier: str) -> list[str]:
     return ["-kernel", str(payload.compile_in(folder, find_compiler(), {**payload.sources(), "main.c": main}, options))]
 
 
+SAME_TIME = ["-icount", "shift=3,sleep=off", "-machine", "dtb-randomness=off"]
+"""With these Linux' interrupts come at the same instructions in each run."""
 ALL = 5 * ENTRIES + 1
 """Four stores and a doorbell each; and one read, before which the last doorbell arrives."""
 
@@ -122,10 +124,11 @@ async def test_a_driver_on_linux(barrier: str, works: bool, qemu_binary: QemuBin
     defines = [f"-DCOUNT={ENTRIES}", f'-DBARRIER="{barrier}"']
     image, _ = initramfs(tmp_path, Path(__file__).parent / "linux_driver.c", defines)
     boot = ["-kernel", str(kernel.image), "-initrd", str(image), "-append", "quiet console=ttyAMA0"]
-    options = ["-cpu", "neoverse-n1", *boot]
-    run = await drive(qemu_binary.path, options, tmp_path, 1, machine="el2-no-fwb")
-    assert (run.torn == []) is works
-    assert (run.tally.accesses, run.tally.in_order, run.tally.mistaken) == (ALL, 0, 0)
+    options = ["-cpu", "neoverse-n1", *SAME_TIME, *boot]
+    runs = [await drive(qemu_binary.path, options, tmp_path, 1, machine="el2-no-fwb") for _ in range(1 if works else 2)]
+    assert (runs[0].torn == []) is works
+    assert (runs[0].tally.accesses, runs[0].tally.in_order, runs[0].tally.mistaken) == (ALL, 0, 0)
+    assert runs[0].tally == runs[-1].tally
 
 
 def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
