@@ -14,7 +14,8 @@ from pyvfio_user.devices.probe_map import RANGES
 from pyvfio_user.guest.change import JUST_THOSE
 from pyvfio_user.guest.claims import CLAIMS
 from pyvfio_user.guest.cli import main
-from pyvfio_user.guest.kvm_schemes import BUILT
+from pyvfio_user.guest.kernels import kernel_jobs
+from pyvfio_user.guest.kvm_schemes import BUILT, look_at
 from pyvfio_user.guest.provision.kernel_build import provide_built_kernel
 from pyvfio_user.guest.provision.progress import Progress
 from pyvfio_user.guest.results import Matrix, Verdict
@@ -158,3 +159,28 @@ def test_a_scheme_that_the_kernel_does_not_have() -> None:
     done = kvm("--expect", "vfio-wc-uapi")
     assert done.exit_code == 1
     assert done.output == f"Error: scheme must be one of {', '.join(BUILT)}, not vfio-wc-uapi\n"
+
+
+@pytest.mark.asyncio
+async def test_an_image_of_ones_own_carries_its_options_and_is_looked_at_with_every_driver_it_has() -> None:
+    """By its path alone: CONFIG_IKCONFIG tells that it has nvgrace-gpu, and that its VMM's platform case is the GIC."""
+    image = provide_built_kernel(Progress()).image
+    (job,) = kernel_jobs([str(image)], ranges=["wc-trapped"])
+    assert (job.config, job.expected, job.schemes) == (None, None, ())
+    found = await look_at(job, lambda done, steps, what: None)
+    assert found.problems == ()
+    own, coherent = found.kernels
+    assert (own.scheme, coherent.scheme) == ("vma-allow-any-uncached", "cacheable-follow")
+    assert "normal-nc-all" not in own.alike
+    assert list(own.unobservable) == ["platform devices by vfio"]
+    shown = {(proof.way, proof.memattr) for proof in found.proofs if proof.kernel == own.release}
+    assert shown == {
+        ("vfio", "5"),
+        ("vfio pieces", "5"),
+        ("ram", "6"),
+        ("sysfs", "1"),
+        ("sysfs wc", "1"),
+        ("gicv2", "1"),
+    }
+    usemem = {proof.memattr for proof in found.proofs if proof.kernel == coherent.release and proof.range == "usemem"}
+    assert usemem == {"6"}, "Write-Back, forced by FWB (Arm ARM DDI 0487, D8.6)"

@@ -96,7 +96,7 @@ class TestWhatItFinds:
             str(page),
         ]
         command = [str(program), "matrix", *options]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=480, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         found = msgspec.json.decode(json.read_bytes(), type=Matrix)
         assert {cell.scheme for cell in found.cells} == set(SCHEMES)
