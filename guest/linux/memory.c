@@ -206,13 +206,12 @@ void install(struct install_request *request)
         return;
     clear_areas(device);
     for (uint32_t i = 0; i < request->count; i++) {
-        uint64_t start = pci_bar(device, entries[i].bar) + entries[i].offset;
-
         if (map_piece(device, &entries[i])) {
             request->bad = i;
             request->refusal = REFUSAL_ENTRY;
             return;
         }
+        uint64_t start = pci_bar(device, entries[i].bar) + entries[i].offset;
         if (entries[i].ask & ASK_WRITE_COMBINE && grant_count < SLOTS) {
             grants[grant_count].start = start;
             grants[grant_count++].end = start + entries[i].pages * PAGE;

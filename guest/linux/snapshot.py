@@ -21,6 +21,8 @@ from ..qemu import Qemu
 from .ready import BASE, Ready
 
 _TIMEOUT = 120.0
+_KEPT = 12
+"""States of 60 MB or more: those that were not used for the longest time are removed."""
 _READY = "pyvfio-user init: ready for devices"
 
 
@@ -29,6 +31,7 @@ async def snapshot(ready: Ready, ways: Sequence[str]) -> Path:
     folder = cache_directory() / "snapshots"
     found = folder / await asyncio.to_thread(_key, ready, ways)
     if found.exists():
+        os.utime(found)
         return found
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="taking-", dir=folder) as name:
@@ -37,6 +40,9 @@ async def snapshot(ready: Ready, ways: Sequence[str]) -> Path:
             await vm.wait_for(_READY)
             await save(vm, Path(name) / "state")
         os.replace(Path(name) / "state", found)  # whole or not at all, whoever else takes one
+    states = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_mtime)
+    for old in states[:-_KEPT]:
+        old.unlink(missing_ok=True)
     return found
 
 
