@@ -63,7 +63,7 @@ class Everything(Device):
 
     @Control.slow.on_read
     def sleep(self) -> int:
-        time.sleep(1.3)
+        time.sleep(1.6)
         return 1
 
     @Control.copy.on_write
@@ -137,7 +137,7 @@ async def test_a_handler_that_exceeds_qemus_patience_is_named_and_the_next_qemu_
     serve_device: ServeDevice, qemu_qtest: StartQtest, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = await serve_device(Everything())
-    machine = await qemu_qtest(served, properties={"x-msg-timeout": 300})
+    machine = await qemu_qtest(served, properties={"x-msg-timeout": 1000})
     attached = await Attached.place(machine)
     with caplog.at_level(logging.WARNING, logger="pyvfio_user.bridge"):
         assert await attached.read(0, 0x0C) == 0xFFFF_FFFF
