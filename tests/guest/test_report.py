@@ -374,6 +374,7 @@ class TestThePage:
         }  # fmt: skip
         assert set(re.findall(r"\bkernel\.(\w+)", code)) <= set(Kernel.__struct_fields__)
         assert set(re.findall(r"\bproof\.(\w+)", code)) <= set(Proof.__struct_fields__)
+        assert set(re.findall(r"\bfinding\.(\w+)", code)) <= set(Finding.__struct_fields__)
         assert set(re.findall(r"\brow\.(\w+)", code)) == {"verdict", "op", "expected", "observed", "device", "reason"}
         for name, kind in (("O", Orders), ("pair", OrderPair), ("program", Ordering), ("read", SpeculativeRead)):
             named = set(re.findall(rf"\b{name}\.(\w+)", code))

@@ -9,7 +9,7 @@ import pytest
 
 from pyvfio_user.guest.matrix_view import _type_names
 from pyvfio_user.guest.report import HONESTY, html
-from pyvfio_user.guest.results import Matrix, Verdict
+from pyvfio_user.guest.results import Finding, Matrix, Verdict
 from pyvfio_user.guest.scorecard import QUESTIONS, answers
 
 from ..cells import KERNEL, ORDERS, PROOF, cell, host, matrix
@@ -151,18 +151,22 @@ async def test_a_claim_leads_to_the_cells_behind_it(open_page: Open) -> None:
 async def test_a_kernels_proofs_and_failures(open_page: Open, shots: Path) -> None:
     lying = msgspec.structs.replace(PROOF, range="fifo", quarrel="EL1 cold: they differ")
     failed = msgspec.structs.replace(KERNEL, release="7.3.1", failure="no /dev/kvm\n  what to do: switch it on")
-    page = await open_page(rendered(matrix(kernels=(KERNEL, failed), proofs=(PROOF, lying))))
+    rule = Finding.of("max, Linux 6.1.0", "rule", "ask nicely", "yes", "no")
+    other = Finding.of("max, Linux 7.3.1", "rule", "ask again", "yes", "yes")
+    made = matrix(kernels=(KERNEL, failed), proofs=(PROOF, lying), findings=(rule, other))
+    page = await open_page(rendered(made))
     section = page.locator("#kernels")
     assert await section.locator("h3").all_inner_texts() == [
         "Linux 6.1.0, -cpu max: status-quo (seen alike: trap)",
         "Linux 7.3.1, -cpu max: not looked at",
     ]
-    agreeing, other = await section.locator("tr:has(td)").all()
+    agreeing, lies, tried = await section.locator("tr:has(td)").all()
+    assert await tried.locator("td").all_text_contents() == ["rule", "ask nicely", "yes", "no", "disagree"]
     assert await agreeing.locator("td").all_inner_texts() == [
         "vfio", "policy", "wc-trapped", "32", "3", "1", "1", "rw", "KVM_RUN -EFAULT", "nothing", "one"
     ]  # fmt: skip
     assert await agreeing.get_attribute("class") == "agree"
-    assert (await other.locator("td").all_inner_texts())[-1] == "EL1 cold: they differ"
-    assert await other.get_attribute("class") == "disagree"
+    assert (await lies.locator("td").all_inner_texts())[-1] == "EL1 cold: they differ"
+    assert await lies.get_attribute("class") == "disagree"
     assert await section.locator("pre").inner_text() == "no /dev/kvm\n  what to do: switch it on"
     await page.screenshot(path=shots / "kernels.png", full_page=True)
