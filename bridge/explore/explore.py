@@ -12,7 +12,7 @@ from ..stream import Event
 from .card import Card, make_card
 from .fixes import Fix, find_fixes
 from .invariants import Invariant
-from .judge import LIMIT, Setup
+from .judge import DRAWN, LIMIT, Setup
 from .replay import Factory
 from .sampling import Passive
 from .search import Found, run
@@ -62,6 +62,7 @@ def explore(
     *,
     seed: int = 0,
     limit: int = LIMIT,
+    drawn: int = DRAWN,
     rules: Rules = RULES,
     passive: Passive | None = None,
     profile: Profile | None = None,
@@ -69,14 +70,14 @@ def explore(
     """Look for legal behaviours of a program, or a recording, that break an invariant.
 
     All behaviours are looked at when there are at most `limit` (a hundred times as many if no device is asked), else
-    `limit` of them, drawn with `seed`: the same seed finds the same. A device breaks an invariant of its own by
-    raising.
+    `drawn` of them, or `limit` if that is less, drawn with `seed`: the same seed finds the same. A device breaks an
+    invariant of its own by raising.
 
     Args:
         program: the labelled accesses; of a trace file, what `read_trace` gives.
         device: makes the device in its first state; None when all invariants are about arrival alone.
         invariants: what must hold.
-        profile: draw `limit` behaviours of these buffers, and have its link cut them, instead of looking at all.
+        profile: draw behaviours of these buffers, and have its link cut them, instead of looking at all.
         passive: which effects the device does not look at when they arrive, such as writes to plain memory.
 
     Raises:
@@ -86,5 +87,5 @@ def explore(
         raise DefinitionError("there must be a device or an invariant, not neither")
     if not isinstance(program, Program):
         program = Program.recorded(program)
-    found = run(program, Setup(device, tuple(invariants), seed, limit, rules, passive, profile))
+    found = run(program, Setup(device, tuple(invariants), seed, limit, drawn, rules, passive, profile))
     return Explored(**{each.name: getattr(found, each.name) for each in fields(found)})

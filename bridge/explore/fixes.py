@@ -65,9 +65,7 @@ def find_fixes(explored: Found, shrunk: Shrunk) -> tuple[Fix, ...]:
     """The cheapest barrier at each place, the release that is enough, and the loosest types of a page that are."""
     small: dict[Program, bool] = {}
     found: dict[object, Fix] = {}
-    whole = explored.setup
-    if not explored.complete and explored.count is None:
-        whole = replace(whole, limit=min(whole.limit, SAMPLED))
+    whole = replace(explored.setup, drawn=min(explored.setup.drawn, SAMPLED))
     for change in sorted(_changes(explored.program, shrunk), key=lambda each: each.cost):
         if change.group in found:
             continue

@@ -11,7 +11,9 @@ from .replay import Factory, Failed, Outcome, Replay
 from .sampling import Passive
 
 LIMIT = 100_000
-"""Behaviours that are replayed, if not told otherwise."""
+"""Behaviours that are all replayed, if not told otherwise."""
+DRAWN = 10_000
+"""Behaviours that are drawn where there are more, if not told otherwise: some seconds with a device in Python."""
 RAISED = "the device does not fail"
 """The invariant that a device breaks by raising: by an assert of its own, or by failing."""
 
@@ -24,6 +26,7 @@ class Setup:
     invariants: tuple[Invariant, ...]
     seed: int = 0
     limit: int = LIMIT
+    drawn: int = DRAWN
     rules: Rules = RULES
     passive: Passive | None = None
     profile: Profile | None = None

@@ -111,11 +111,12 @@ def run(program: Program, setup: Setup, *, stop: bool = False) -> Found:
 
 def _chosen(program: Program, setup: Setup, found: Behaviours | None, complete: bool) -> Iterator[Behaviour]:
     chance = random.Random(setup.seed)
+    number = min(setup.drawn, setup.limit)
     if found is None or setup.profile is not None:
-        return islice(Walks(program, setup.rules, setup.profile)(chance), setup.limit)
+        return islice(Walks(program, setup.rules, setup.profile)(chance), number)
     if complete:
         return found.reduced() if setup.passive else iter(found)
-    return islice(found.samples(chance), setup.limit)
+    return islice(found.samples(chance), number)
 
 
 def _in_c(program: Program, setup: Setup, judge: Judge, found: Behaviours) -> Found:

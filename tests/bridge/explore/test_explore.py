@@ -133,6 +133,16 @@ class TestSampling:
         assert one.extent == f"50 of {one.count:,} legal behaviours, drawn with seed 7"
         assert str(one.card) == str(same.card)
 
+    def test_fewer_are_drawn_than_are_looked_at_when_all_can_be(self) -> None:
+        """A burst of 64 bytes and its doorbell have 3,816,548 behaviours: neither it nor its fixes take a minute."""
+        program = Program.of(burst(WINDOW, 64), store(DOORBELL, 4, 1))
+        found = explore(program, Sender, limit=1000, drawn=30)
+        assert found.extent == "30 of 3,816,548 legal behaviours, drawn with seed 0"
+        extents = {fix.what: fix.extent for fix in found.fixes}
+        before_the_bell = "dmb oshst before event 8, the store at bar0+0x1000"
+        assert extents[before_the_bell] == "30 of 545,835 legal behaviours, drawn with seed 0"
+        assert explore(found.fixes[-1].program, Sender, limit=1000, drawn=30).complete  # nGnRE: the one behaviour
+
     def test_a_program_that_is_too_free_to_be_counted(self) -> None:
         program = Program.of(burst(0x200, 256), burst(WINDOW, 16), store(DOORBELL, 4, 1))
         found = explore(program, Sender, seed=3, limit=200)
