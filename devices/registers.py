@@ -159,8 +159,9 @@ class Register(Element):
         def read(offset: int, size: int) -> int:
             assert on_read is not None
             value = on_read()
-            if not 0 <= value <= self._ones:
-                raise ValueError(f"{self} must read as an integer of {8 * self.width} bits, not {value:#x}")
+            if not isinstance(value, int) or not 0 <= value <= self._ones:
+                found = f"{value:#x}" if isinstance(value, int) else repr(value)
+                raise ValueError(f"{self} must read as an integer of {8 * self.width} bits, not {found}")
             return value
 
         region.add_registers(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from pyvfio_user.bridge.client import Client
+from pyvfio_user.bridge.client import Client, VfioUserError
 from pyvfio_user.devices import (
     ONCE,
     RC,
@@ -307,3 +308,37 @@ async def test_a_reset_cancels_handlers() -> None:
         await asyncio.wait_for(device.idle.wait(), 5)
         assert device.log[-2:] == ["begin 0.99", "end 0.99 b'\\x00\\x00\\x00\\x00'"]
         assert not {"end 0.1", "begin 0.2", "begin 0.3"} & {each[:9] for each in device.log}
+
+
+class Answer(Registers):
+    value = Register(0x00, width=2)
+
+
+class Answering(Device):
+    """Its register reads as whatever a test likes."""
+
+    identity = IDENTITY
+    bar0 = Bar(Answer, size=4 * KiB)
+    answer: Any = 0
+
+    @Answer.value.on_read
+    def read(self) -> int:
+        found: int = self.answer
+        return found
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(-1, "-0x1"), (0x1_0000, "0x10000"), ("text", "'text'"), (None, "None"), (1.5, "1.5")]
+)
+@pytest.mark.asyncio
+async def test_a_handler_whose_value_cannot_be_is_an_error(
+    answer: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = Answering()
+    async with attached(device) as client:
+        device.answer = answer
+        with pytest.raises(VfioUserError, match="Input/output error"):
+            await client.bars[0].read(0, 2)
+        device.answer = 0xFFFF
+        assert await client.bars[0].read(0, 2) == 0xFFFF
+    assert f"ValueError: Answer.value must read as an integer of 16 bits, not {said}\n" in caplog.text
