@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pyvfio_user.guest import tracing
 from pyvfio_user.guest.errors import TraceError
+from pyvfio_user.guest.linux import programs
 from pyvfio_user.guest.payload import PayloadError, compile_in, sources
-from pyvfio_user.guest.provision.compiler import Compiler, find_compiler
+from pyvfio_user.guest.provision.compiler import Compiler, find_compiler, find_linux_compiler
 
 HOT_PATH = Path(__file__).parents[2] / "bridge" / "hotpath"
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror")
@@ -49,6 +50,18 @@ def compile_guest(compiler: Compiler, flags: tuple[str, ...]) -> bool:
     return True
 
 
+def compile_programs(flags: tuple[str, ...]) -> bool:
+    """Compiles the programs that run in a Linux guest; did they pass?"""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for name in programs.PROGRAMS:
+                programs.compile_in(Path(folder), name, find_linux_compiler(), extra=flags)
+        except PayloadError as error:
+            print(error, file=sys.stderr)
+            return False
+    return True
+
+
 def compile_tracer(compiler: str, flags: tuple[str, ...]) -> bool:
     """Compiles the plugin that traces; did it pass?"""
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +87,9 @@ def main() -> int:
     analysed = supports([*cross.command], ANALYSER)
     guest = compile_guest(cross, (*STRICT, ANALYSER) if analysed else STRICT)
     print(f"the guest: warnings{' and analyser' if analysed else ''}", "passed" if guest else "FAILED", flush=True)
-    return 0 if passed and tracer and guest else 1
+    linux = compile_programs(STRICT)
+    print(f"the Linux guest's programs: warnings {'passed' if linux else 'FAILED'}", flush=True)
+    return 0 if passed and tracer and guest and linux else 1
 
 
 if __name__ == "__main__":
