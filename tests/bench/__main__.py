@@ -19,7 +19,7 @@ from pyvfio_user.guest.provision.qemu import find_qemu
 from . import report
 from .measure import LIMIT, OURS, Figures, Take, repeat
 from .orders import orders
-from .programs import BenchError, Sample, await_socket, build, python, run_client, started
+from .programs import BenchError, Sample, await_socket, build, python, run_client, server_of, started
 from .rows import QEMU_ROWS, ROWS, Placement, Row
 from .whole import ROOT, Bench, Found, attach, attached, idle_cpu, many_devices, responsive
 
@@ -74,12 +74,10 @@ def measure(
             OURS: serve.format(socket=sockets[OURS]).split(),
             KIT: ["env", f"PYTHONPATH={ROOT}", *python("-m", f"{__package__}.kit", str(sockets[KIT]))],
         }
-        pids = {}
         for name, command in servers.items():
             log = bench.folder / f"{name}.log"
             process = stack.enter_context(started(command, bench.server_cpu, log))
             await_socket(sockets[name], process, log)
-            pids[name] = process.pid
         reachable = {LIMIT: str(sockets[LIMIT]), OURS: str(sockets[OURS]), **peers}
         of_kit = {LIMIT: str(sockets[LIMIT]), OURS: str(sockets[KIT])}
         for row in ROWS:
@@ -93,7 +91,7 @@ def measure(
             for row in QEMU_ROWS:
                 if wanted.only in row.operation:
                     console.print(f"{row.name} ...", style="dim")
-                    takes = {name: through_qemu(bench, row, qemu, path, pids) for name, path in reachable.items()}
+                    takes = {name: through_qemu(bench, row, qemu, path) for name, path in reachable.items()}
                     figures.append(repeat(row, takes, wanted.repetitions, attempts))
             if wanted.only in "attach":
                 device = ["-device", device_option(sockets[OURS])]
@@ -125,11 +123,12 @@ def take(bench: Bench, row: Row, path: str) -> Take:
     return one
 
 
-def through_qemu(bench: Bench, row: Row, qemu: list[str], path: str, pids: dict[str, int]) -> Take:
-    """How to measure a row through QEMU."""
+def through_qemu(bench: Bench, row: Row, qemu: list[str], path: str) -> Take:
+    """How to measure a row through QEMU: the client's peer is QEMU then, and the server's CPU time counts as well."""
+    server = server_of(path)
 
     def one(name: str) -> Sample:
-        also = ["--also", str(pids[OURS])] if name == OURS else []
+        also = [] if name == LIMIT or server is None else ["--also", str(server)]
         device = [] if name == LIMIT else ["-device", device_option(Path(path))]
         operation = "qtest-own-read" if name == LIMIT else row.operation
         with attached(bench, qemu, device) as qtest:

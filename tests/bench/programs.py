@@ -92,10 +92,26 @@ def await_socket(path: Path, process: subprocess.Popen[str], log: Path) -> None:
         time.sleep(0.01)
 
 
+def server_of(path: Path | str) -> int | None:
+    """The process that listens on a socket, or None when it cannot be told: asked of the kernel, as above."""
+    sought = f"socket:[{_listening(path)}]"
+    for entry in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it came and went, or is another user's
+            if os.readlink(entry) == sought:
+                return int(entry.parts[2])
+    return None
+
+
 def _listens(path: Path) -> bool:
-    """Whether /proc/net/unix has a socket at `path` with the flag __SO_ACCEPTCON, proc(5)."""
-    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
-    return any(line.endswith(f" {path}") and int(line.split()[3], 16) & 0x10000 for line in lines)
+    return _listening(path) is not None
+
+
+def _listening(path: Path | str) -> int | None:
+    """The inode of the socket at `path` that has the flag __SO_ACCEPTCON in /proc/net/unix, proc(5)."""
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        if line.endswith(f" {path}") and int(line.split()[3], 16) & 0x10000:
+            return int(line.split()[6])
+    return None
 
 
 def run_client(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from .__main__ import main
 from .measure import LIMIT, OURS, Figures, lost, repeat
-from .programs import BenchError, Sample
+from .programs import BenchError, Sample, server_of
 from .rows import ROWS, Placement, Row, Unit
 
 
@@ -73,6 +75,16 @@ def test_a_server_that_fails_does_not_end_the_run() -> None:
 )
 def test_who_must_run_all_the_time(placement: Placement, name: str, expected: float) -> None:
     assert lost(Row("read", "read", placement), name, sample(2, client=0.3, peer=0.2)) == pytest.approx(expected)
+
+
+def test_the_server_of_a_socket_is_who_listens_on_it(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    assert server_of(path) is None
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        assert server_of(path) is None
+        listener.listen()
+        assert server_of(path) == os.getpid()
 
 
 def test_units() -> None:
