@@ -217,6 +217,12 @@ static const char *driver_for(const char *address, const char *scheme)
     return knowing ? "probe-vfio-pci" : "vfio-pci";
 }
 
+/* Whether the VMM has the devices from vfio in this way. */
+static int of_vfio(const char *way)
+{
+    return !strncmp(way, "vfio", 4) || !strcmp(way, "linux");
+}
+
 /* Runs the VMM to its end; whether it ended well. */
 static int run(char *way, char addresses[][64], int count)
 {
@@ -232,7 +238,7 @@ static int run(char *way, char addresses[][64], int count)
         arguments[2] = scheme;
     }
     for (int i = 0; i < count; i++) {
-        if (!strcmp(way, "vfio"))
+        if (of_vfio(way))
             bind_vfio(addresses[i], driver_for(addresses[i], scheme));
         arguments[3 + i] = addresses[i];
     }
@@ -259,12 +265,9 @@ int main(int argc, char **argv)
         fail("the kernel has no /dev/kvm");
     load_modules();
     for (int i = 1; i < argc; i++)
-        vfio |= !strncmp(argv[i], "vfio", 4);
-    for (; count + 1 < argc && count < MOST && strlen(argv[count + 1]) == 13 && argv[count + 1][6] == ':'; count++) {
+        vfio |= of_vfio(argv[i]);
+    for (; count + 1 < argc && count < MOST && strlen(argv[count + 1]) == 13 && argv[count + 1][6] == ':'; count++)
         find(argv[count + 1], addresses[count], sizeof *addresses);
-        if (vfio)
-            bind_vfio(addresses[count], driver_for(addresses[count], NULL));
-    }
     int first = count + 1; /* of the ways */
     if (first == argc)
         fail("its arguments must be up to %d devices and then ways, not %d words", MOST, argc - 1);
@@ -272,9 +275,9 @@ int main(int argc, char **argv)
         count = await_devices(addresses, MOST);
         if (!count)
             fail("no device has come");
-        for (int i = 0; i < count; i++)
-            bind_vfio(addresses[i], driver_for(addresses[i], NULL));
     }
+    for (int i = 0; vfio && i < count; i++)
+        bind_vfio(addresses[i], driver_for(addresses[i], NULL));
     for (int i = first; i < argc; i++) {
         if (!strncmp(argv[i], "sysfs", 5))
             for (int device = 0; device < count; device++)
