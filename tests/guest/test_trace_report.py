@@ -170,7 +170,7 @@ def test_a_guest_is_recorded_and_shown(tmp_path: Path, qemu_binary: QemuBinary) 
     assert f" events in {path}\n" in done.output
     assert "lost" not in done.output
     shown = rows(invoke(path, "--functions", "--symbols", kernel))
-    assert ["main", "store non-temporal pair", "00:01.0 BAR 2", "8", "NC", "-", "NC", "2"] in [
+    assert ["guest_main", "store non-temporal pair", "00:01.0 BAR 2", "8", "NC", "-", "NC", "2"] in [
         [row[0], " ".join(sorted(row[1].split(), key=lambda word: (word != "store", word))), *row[2:]] for row in shown
     ]
 
