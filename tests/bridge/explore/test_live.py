@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from itertools import islice
+
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pyvfio_user.bridge.attributes import GRE, NGNRE, NGRE, NORMAL_NC
@@ -22,6 +24,7 @@ from pyvfio_user.bridge.interconnect import (
     store,
 )
 
+MOST = 20_000  # behaviours of a program: ten effects that are free have millions, and fill gigabytes
 TYPES = st.sampled_from([NGNRE, NGRE, GRE, NORMAL_NC])
 PARTS = st.one_of(
     st.builds(lambda at, kind: store(at * 4, 4, type=kind), st.integers(0, 2), TYPES),
@@ -50,7 +53,8 @@ def lived(program: Program, seed: int, held: int = 8) -> tuple[Behaviour, list[A
 @given(st.lists(PARTS, min_size=1, max_size=5), st.integers(0, 3))
 def test_a_run_is_a_legal_behaviour(parts: list[Part], held: int) -> None:
     program = Program.of(*parts)
-    legal = set(Behaviours(program))
+    legal = set(islice(Behaviours(program), MOST))
+    assume(len(legal) < MOST)
     for seed in range(6):
         behaviour, _ = lived(program, seed, held)
         assert behaviour in legal
