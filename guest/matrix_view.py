@@ -15,7 +15,7 @@ from ..bridge.attributes import MemoryType
 from ..bridge.errors import DefinitionError
 from ..bridge.schemes import SCHEMES
 from .jobs import ALL_PAIRS
-from .kernels import EXPECTED, cached_kernels, kernel_jobs
+from .kvm.kernels import EXPECTED, cached_kernels, kernel_jobs
 from .matrix import DEFAULT_CPUS, Progress, plan_jobs, run_jobs
 from .orders.answers import QUESTIONS as ORDER_QUESTIONS
 from .orders.attach import Ordered

@@ -60,11 +60,11 @@ def kvm(
     from ...bridge.errors import DefinitionError
     from ...bridge.schemes import SCHEMES
     from ..errors import KernelError, MatrixError
-    from ..kernels import kernel_jobs
+    from ..kvm.kernels import kernel_jobs
+    from ..kvm.quick_view import show_scenarios
     from ..matrix_view import Shown, view_jobs
     from ..payload import PayloadError
     from ..provision.errors import ProvisionError
-    from ..quick_view import show_scenarios
 
     if expect is not None and expect not in SCHEMES:
         raise DefinitionError(f"scheme must be one of {', '.join(SCHEMES)}, not {expect}")

@@ -17,14 +17,14 @@ from ...bridge.attributes import MemoryType
 from ...bridge.recorder import Transaction
 from ...devices.mailbox import Submission
 from ...devices.probe_map import MSIX_TABLE, RANGES, Reg
-from ..gdbstub import GdbStub
 from ..judge import Judge, Judgement
+from ..kvm.gdbstub import GdbStub
+from ..kvm.proof import LOAD_WITNESS, WITNESS, Seen
+from ..kvm.stage1 import host_types
+from ..kvm.stage2 import Tables, read_tables
 from ..operation import PAGE, SLOT, Op
 from ..plan import MAIR, Experiment, Range, Result, Status
-from ..proof import LOAD_WITNESS, WITNESS, Seen
 from ..script import Action, Space, Step
-from ..stage1 import host_types
-from ..stage2 import Tables, read_tables
 from .installation import Installation
 from .lane import IN_THE_WINDOW, Lane, Ran
 from .places import Place

@@ -17,7 +17,7 @@ from ...devices.mailbox import Submission
 from ...devices.probe import Probe
 from ..commander import Guest
 from ..errors import QemuError
-from ..gdbstub import GdbStub
+from ..kvm.gdbstub import GdbStub
 from ..qemu import Qemu
 from .config import unobservable
 from .ready import LinuxImage, prepare

@@ -14,8 +14,8 @@ from pyvfio_user.devices import PciId
 from pyvfio_user.devices.probe import Probe
 from pyvfio_user.guest.cli import main
 from pyvfio_user.guest.errors import MatrixError
-from pyvfio_user.guest.kernels import kernel_jobs
-from pyvfio_user.guest.kvm import run_kernel
+from pyvfio_user.guest.kvm.kernel import run_kernel
+from pyvfio_user.guest.kvm.kernels import kernel_jobs
 from pyvfio_user.guest.linux import boot, ready
 from pyvfio_user.guest.linux.failures import explain
 from pyvfio_user.guest.provision.kernel import provide_kernel

@@ -1,0 +1,222 @@
+"""Every scheme on one kernel that has them all: chosen by a parameter, asked in its own way, held to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from ...bridge.attributes import GRE, NGNRE, NORMAL_NC, encode_stage2
+from ...bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
+from ...devices.probe import Probe
+from ...devices.probe_map import Reg
+from ..battery import SHORT
+from ..errors import MatrixError, QemuError
+from ..findings import Finding
+from ..jobs import CHANGED_PAGE, JobResult
+from ..lanes.installation import Installation
+from ..lanes.kvm import Backing, KvmLane, Look
+from ..layout import DRIVER, GAP, LAYOUT, REQUEST, installation
+from ..linux.boot import booted_linux
+from ..linux.config import CACHEABLE
+from ..linux.failures import explain
+from ..operation import PAGE
+from ..plan import Asked, Range
+from ..script import Space
+from . import vcpuif
+from .change import State, change
+from .coherent import SCHEME as COHERENT
+from .coherent import run_coherent
+from .identify import Identity
+from .kernel import DEVICE_TYPE, NC_TYPE, TYPES, KernelJob, KernelRun, Progress, Site, run_kernel
+
+BUILT = tuple(name for name in SCHEMES if name != "vfio-wc-uapi")
+"""The schemes of guest/linux/patches, and that which the kernel's own nvgrace-gpu shows; the other is not KVM's."""
+RUN_TIME = {
+    "mmap-writecombine": [(Asked.WRITE_COMBINE, NORMAL_NC)],
+    "mmap-writecombine-vetted": [(Asked.WRITE_COMBINE, GRE)],
+    "permit-wc": [(Asked.WRITE_COMBINE, GRE), (Asked.WRITE_COMBINE | Asked.SPECULATION, NORMAL_NC)],
+}
+"""What a VMM asks for pages of `wc-trapped`, and gets, while the guest uses them; before and after it asks nothing."""
+SYSFS = {
+    "vma-allow-any-uncached": (NGNRE, NGNRE),
+    "prefetchable-wc": (NGNRE, NORMAL_NC),
+    "mmap-writecombine": (NGNRE, NORMAL_NC),
+    "pgprot-device": (NORMAL_NC, NGNRE),
+}
+"""Stage 2 over sysfs' resourceN and resourceN_wc: where KVM follows the mapping, it follows whoever made it."""
+PLATFORM = ("status-quo", "normal-nc-all", "vma-allow-any-uncached", "pgprot-device")
+"""Schemes of which it is said what becomes of a GICv2's virtual CPU interface, which KVM maps by itself."""
+_OTHERS = ("sysfs", "sysfs wc")
+_WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
+
+
+async def look_at(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
+    """All that a kernel can show: its own scheme, or those that it is told, and a cacheable BAR where it has a driver.
+
+    Raises as `run_kernel` does.
+    """
+    if job.schemes:
+        return await run_schemes(job, progress, probe)
+    found = await run_kernel(job, progress, probe)
+    if CACHEABLE in found.kernels[0].unobservable:
+        return found
+    cacheable = msgspec.structs.replace(job, release=f"{job.release} ({COHERENT})", expected=COHERENT)
+    return _together([found, await run_coherent(cacheable, progress)])
+
+
+async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
+    """Boot the kernel once; for each of the job's schemes a VMM of its own. Raises as `run_kernel` does.
+
+    The platform case, and the scheme that takes a device of its own, have boots of their own.
+    """
+    steps = ["booting", *job.schemes, vcpuif.WAY]
+    progress(0, len(steps), steps[0])
+    own = {name: msgspec.structs.replace(job, release=f"{job.release} ({name})", expected=name) for name in job.schemes}
+    patched = [name for name in job.schemes if name != COHERENT]
+    runs: dict[str, SchemeRun] = {}
+    try:
+        if patched:
+            ways = [f"{way}:{name}" for name in patched for way in ("vfio", "sysfs") if way == "vfio" or name in SYSFS]
+            async with booted_linux(job.files, job.cpu, ways, probe=probe) as up:
+                for name in patched:
+                    progress(steps.index(name), len(steps), name)
+                    runs[name] = SchemeRun(own[name], up, progress)
+                    await runs[name].cases(name)
+                    await up.guest.off()
+                    if name in SYSFS:
+                        await runs[name].sysfs()
+                        await up.guest.off()
+                await up.vm.wait()
+        platform = [name for name in patched if name in PLATFORM]
+        if platform:
+            progress(steps.index(vcpuif.WAY), len(steps), vcpuif.WAY)
+            ways = [f"sysfs:{name}" for name in platform]
+            async with booted_linux(job.files, job.cpu, ways, machine=vcpuif.MACHINE) as up:
+                for name in platform:
+                    await runs[name].gicv2(up)
+                    runs[name].name(name)
+                    await up.guest.off()
+                await up.vm.wait()
+    except QemuError as error:
+        raise MatrixError(explain(str(error))) from error
+    results = {name: run.result() for name, run in runs.items()}
+    if COHERENT in job.schemes:
+        progress(steps.index(COHERENT), len(steps), COHERENT)
+        results[COHERENT] = await run_coherent(own[COHERENT], progress)
+    return _together([results[name] for name in job.schemes])
+
+
+class SchemeRun(KernelRun):
+    """One scheme: a VMM that asks for what the device stands, one that asks for nothing, and a page that is opened."""
+
+    async def cases(self, scheme: str) -> None:
+        """All cases in which the scheme decides something of its own."""
+        lane = await self._lane()
+        self.up.probe.bar0.wc_safe = 0
+        tables = (await self._look(lane, settled(SCHEMES[scheme], Situation(LAYOUT, REQUEST, DRIVER)))).tables
+        lane.fwb = self.fwb = tables.fwb
+        host = Host(fwb=self.fwb)
+        asking = settled(SCHEMES[scheme], Situation(LAYOUT, REQUEST, DRIVER, host))
+        await self._case(lane, "asking", asking)
+        nothing = settled(SCHEMES[scheme], Situation(LAYOUT, NOTHING, DRIVER, host))
+        if nothing.pieces != asking.pieces:
+            await self._case(lane, "nothing", nothing)
+        adaptation = SCHEMES[scheme].adapt(asking, Change("dynamic", CHANGED_PAGE))
+        if adaptation.changed:
+            await lane.guest.write(Space.MMIO, 4, lane.hello.physical(0, Reg.WC_SAFE), 1 << CHANGED_PAGE)
+            await self._case(lane, "changed", adaptation.decision)
+        if scheme in RUN_TIME:
+            self._keep(lane, [await self._change(lane, scheme)])
+        self.name(scheme)
+
+    async def sysfs(self) -> None:
+        """The same scheme, and a BAR that did not come from vfio."""
+        lane = await self._lane()
+        scheme = self.judged_by
+        for way, backing, kind in zip(_OTHERS, (Backing.DEVICE, Backing.RESOURCE_WC), SYSFS[scheme], strict=True):
+            await self._site(lane, self._control(way, "policy", kind, backing))
+        self.name(scheme)
+
+    async def _change(self, lane: KvmLane, scheme: str) -> Finding:
+        """Pages that change while the guest stores to them, in the scheme's own way; their neighbours stay."""
+        device = State("nothing asked", Backing.DEVICE, f"{encode_stage2(NGNRE, self.fwb):x}")
+        asked = [
+            State(ask.name or "", Backing.DEVICE, f"{encode_stage2(kind, self.fwb):x}", ask=ask)
+            for ask, kind in RUN_TIME[scheme]
+        ]
+        return await change(lane, self.up.stub, f"{self.job.cpu}, Linux {self.job.release}", [device, *asked, device])
+
+    def name(self, scheme: str) -> None:
+        """The kernel has the scheme, unless something was otherwise."""
+        wrong = [problem for lane in self.lanes for problem in lane.tally.problems][:1]
+        self.identity = Identity(None if wrong else scheme, (), scheme, wrong[0] if wrong else "")
+
+    async def _look(self, lane: KvmLane, decision: Decision) -> Look:
+        """Have a decision's pieces mapped and asked for, and read what the kernel made of them."""
+        installed = _installed(decision)
+        await lane.map(installed, [*_ranges(decision)], f"Linux {self.job.release}")
+        return await lane.look(self.up.stub, [patch.place for patch in installed.patches.values()])
+
+    async def _case(self, lane: KvmLane, case: str, decision: Decision) -> None:
+        self.case = case
+        look = await self._look(lane, decision)
+        site = Site(_WAYS[case], "policy", _installed(decision))
+        for name, patch in site.installed.patches.items():
+            leaf = self._leaf(lane, site, look, name)
+            self.host.append(self._host_cell(lane, look, name, patch))
+            for s1 in TYPES:
+                if name.startswith(GAP) or str(s1) not in (DEVICE_TYPE, NC_TYPE):
+                    self.cells.append(self._cell(lane, name, patch, leaf, s1, None))
+                    continue
+                ran = await self._battery(lane, site, name, s1, SHORT, "short")
+                self.cells.append(self._cell(lane, name, patch, leaf, s1, ran))
+                if str(s1) == NC_TYPE and leaf is not None:
+                    self._prove(lane, site, name, leaf, ran)
+
+
+def _installed(decision: Decision) -> Installation:
+    patches = installation(decision).patches
+    return Installation({name: patch for name, patch in patches.items() if not patch.place.platform})
+
+
+def _ranges(decision: Decision) -> Iterator[Range]:
+    """What the VMM is told: each piece by itself, and what it is to ask the kernel for there."""
+    for piece in decision.pieces:
+        if piece.bar is not None:
+            asked = _asked(decision.situation, piece)
+            yield Range(piece.bar, piece.offset, piece.size // PAGE, Backing.DEVICE, 0, asked)
+
+
+def _asked(situation: Situation, piece: Piece) -> Asked:
+    ask = situation.request.ask(LAYOUT.find(piece.range))
+    asked = Asked.NOTHING
+    if ask.write_combine or (piece.range, piece.first_page) in situation.granted:
+        asked |= Asked.WRITE_COMBINE
+    if ask.speculation:
+        asked |= Asked.SPECULATION
+    return asked | (Asked.CACHEABLE if ask.cacheable else Asked.NOTHING)
+
+
+def _together(results: Iterable[JobResult]) -> JobResult:
+    """The results of several runs on one boot as one."""
+    each = list(results)
+    shown: dict[str, int] = {}
+    for result in each:
+        for key, count in result.shown.items():
+            shown[key] = shown.get(key, 0) + count
+    return JobResult(
+        tuple(cell for result in each for cell in result.cells),
+        tuple(cell for result in each for cell in result.host),
+        {key: battery for result in each for key, battery in result.batteries.items()},
+        tuple(problem for result in each for problem in result.problems),
+        shown,
+        {key: where for result in each for key, where in result.missed.items() if key not in shown},
+        sum(result.experiments for result in each),
+        sum(result.transactions for result in each),
+        each[0].features,
+        each[0].command,
+        tuple(kernel for result in each for kernel in result.kernels),
+        tuple(proof for result in each for proof in result.proofs),
+        tuple(finding for result in each for finding in result.findings),
+    )
