@@ -86,6 +86,6 @@ def test_a_kernel_of_ones_own(debian: list[str]) -> None:
 def test_an_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(
-        ProvisionError, match=r"^kernel must be one of 6\.1, 6\.12, 7\.3, or the path of an Image, not 5"
+        ProvisionError, match=r"^kernel must be one of 6\.1, 6\.12, 7\.3, schemes, or the path of an Image, not 5"
     ):
         list(kernel_jobs(["5"]))
