@@ -199,13 +199,17 @@ async def test_a_store_that_qemu_keeps_holds_nothing_up() -> None:
 @pytest.mark.asyncio
 async def test_writes_arrive_in_finite_time() -> None:
     async with bench(1, wait=0.001) as on:
-        for seed in range(1, 20):
+        for seed in range(1, 256):
             on.front.live._seed = seed
             await on.store(0, seed)
-        while on.front._posted or on.front.live.waiting:
-            await asyncio.sleep(0)
-        assert on.front.device.bar0.memory[0] == 19  # type: ignore[attr-defined]
-        assert on.front.tally.pauses >= 1
+            if seed % 19:
+                continue
+            while on.front._posted or on.front.live.waiting:
+                await asyncio.sleep(0)
+            assert on.front.device.bar0.memory[0] == seed  # type: ignore[attr-defined]
+            if on.front.tally.pauses:  # on a slow machine labels can be late, and what waited arrives with them
+                return
+        raise AssertionError("a store must wait for a pause, of 247")
 
 
 @pytest.mark.asyncio
