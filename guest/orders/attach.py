@@ -183,9 +183,20 @@ def _of_host(host: HostCell) -> Pair | None:
     return None if bell is None else Pair(MemoryType.parse(host.type), bell)
 
 
+def _of_the_device(name: str) -> bool:
+    """Whether a range, or what lies between ranges, is of the PCIe device that the layout describes.
+
+    A kernel is looked at with other memory, too: an interrupt controller's, another device's.
+    """
+    try:
+        return LAYOUT.find(base_name(name)).bar is not None
+    except KeyError:
+        return False
+
+
 def _elsewhere(name: str) -> bool:
-    """Whether a range is no place for a payload: not behind PCIe, or no range of the device."""
-    return name.startswith(GAP) or PLACES[base_name(name)].platform
+    """Whether there is no place for a payload."""
+    return name.startswith(GAP) or not _of_the_device(name)
 
 
 def _seen(
@@ -210,11 +221,11 @@ def _reads(matrix: Matrix, rules: Rules) -> Iterator[SpeculativeRead]:
     """Each mapping of a range of the PCIe device, once a scheme, case and setting of FWB."""
     found: dict[tuple[str, str, int, str, str, str], list[str]] = {}
     for host in matrix.host:
-        if host.type and base_name(host.range) != "platform":
+        if host.type and _of_the_device(host.range):
             found.setdefault((host.scheme, host.case, host.fwb, "host", host.range, host.type), [])
     for cell in matrix.cells:
         reached = cell.scheme != ALL_PAIRS and cell.verdict is not Verdict.UNOBSERVABLE
-        if reached and cell.architecture and base_name(cell.range) != "platform":
+        if reached and cell.architecture and _of_the_device(cell.range):
             key = (cell.scheme, cell.case, cell.fwb, "guest", cell.range, cell.architecture)
             if cell.s1 not in found.setdefault(key, []):
                 found[key].append(cell.s1)

@@ -82,20 +82,8 @@ class TestWhatItFinds:
     def test_the_whole_run_agrees_and_its_deviations_are_those_that_the_schemes_reach(self, tmp_path: Path) -> None:
         json, page = tmp_path / "matrix.json", tmp_path / "matrix.html"
         program = Path(sys.executable).with_name("pyvfio-user")
-        options = [
-            "--lane",
-            "el2",
-            "--lane",
-            "kvm",
-            "--orders",
-            "--seeds",
-            "5",
-            "--json",
-            str(json),
-            "--html",
-            str(page),
-        ]
-        command = [str(program), "matrix", *options]
+        options = ["--json", str(json), "--html", str(page)]
+        command = [str(program), *"matrix --lane el2 --lane kvm --orders --seeds 5".split(), *options]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=480, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         found = msgspec.json.decode(json.read_bytes(), type=Matrix)
@@ -142,8 +130,9 @@ class TestWhatItFinds:
             "00>00", "00>04", "04>04", "08>04", "0c>00", "0c>04", "0c>0c", "44>00", "44>04",
             "f0>04", "ff'>04", "ff>00", "ff>04",
         }  # fmt: skip
-        everywhere = [cell for cell in seen if cell.range != "platform" and not cell.range.startswith("bar")]
-        assert all(cell.orders is not None for cell in everywhere)
+        elsewhere = {cell.range for cell in seen if cell.orders is None}
+        assert elsewhere >= {"platform", "vcpuif"}  # neither is behind PCIe
+        assert all(name in ("platform", "vcpuif") or name.startswith("bar") for name in elsewhere)
         rows = [row for pair in found.orders.pairs.values() for row in pair.rows if row.seen and not row.fault]
         assert {row.seen for row in rows if row.idiom == "8 x STR x"} == {"8x8, doorbell"}
         assert {row.seen for row in rows if row.idiom == "ST1"} == {"8x8"}

@@ -43,10 +43,14 @@ class Ends(NamedTuple):
 
 
 async def drawn_boxes(page: Page) -> dict[int, Place]:
-    """The boxes that are in the document, by number."""
-    found = page.locator(".box")
-    numbers = await found.evaluate_all("found => found.map(each => Number(each.dataset.box))")
-    return dict(zip(numbers, await boxes(page.locator(".box > rect:first-child")), strict=True))
+    """The boxes that are in the document, by number; all at one moment, for scrolling brings others."""
+    found = await page.locator(".box").evaluate_all(
+        """found => found.map(each => {
+          const { left, top, right, bottom } = each.querySelector("rect").getBoundingClientRect();
+          return [Number(each.dataset.box), [left, top, right, bottom]];
+        })"""
+    )
+    return {number: Place(*place) for number, place in found}
 
 
 async def drawn_arrows(page: Page) -> dict[int, Ends]:
@@ -183,16 +187,17 @@ async def test_a_long_one_has_in_the_document_what_is_in_view(open_page: Open, s
     timeline = buffered(250)
     assert timeline.events == 5_000
     page = await open_page(report.render(timeline), size=WIDE)
-    first = await drawn_boxes(page)
-    assert 0 in first and len(first) < 400
+    before = await drawn_boxes(page)
+    assert 0 in before and len(before) < 400
     view = page.locator(".view")
     height = await view.evaluate("view => view.scrollHeight")
     assert abs(height - 26 * timeline.steps - 44) < 40
     for share in (0.5, 1.0):
         await view.evaluate("(view, share) => { view.scrollTop = share * view.scrollHeight; }", share)
-        await page.wait_for_function('first => !document.querySelector(`[data-box="${first}"]`)', arg=min(first))
+        await page.wait_for_function('first => !document.querySelector(`[data-box="${first}"]`)', arg=min(before))
         found, arrows = await drawn_boxes(page), await drawn_arrows(page)
         assert len(found) < 400
+        before = found
         check_boxes(timeline, found)
         check_arrows(timeline, found, arrows)
         window = await box(view)
