@@ -82,8 +82,8 @@ class TestWhatItFinds:
     def test_the_whole_run_agrees_and_its_deviations_are_those_that_the_schemes_reach(self, tmp_path: Path) -> None:
         json, page = tmp_path / "matrix.json", tmp_path / "matrix.html"
         program = Path(sys.executable).with_name("pyvfio-user")
-        options = ["--json", str(json), "--html", str(page)]
-        command = [str(program), *"matrix --lane el2 --lane kvm --orders --seeds 5".split(), *options]
+        options = ["--lane", "el2", "--lane", "kvm", "--orders", "--seeds", "5"]
+        command = [str(program), "matrix", *options, "--json", str(json), "--html", str(page)]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=480, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         found = msgspec.json.decode(json.read_bytes(), type=Matrix)
