@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from pyvfio_user.guest.provision import apt
+from pyvfio_user.guest.provision.part import Debian, host
 from pyvfio_user.guest.provision.progress import Progress
-from pyvfio_user.guest.provision.qemu import LOADERS
 
 RELEASES = {"3.11": "bookworm", "3.13": "trixie"}
 USE = """\
@@ -58,19 +58,19 @@ def found(version: str) -> str | None:
 
 def fetched(version: str, folder: Path) -> tuple[list[str], dict[str, str]]:
     """Fetch a Python of that version from Debian; return the command that runs it, and its environment."""
-    remedy = f"install Python {version}"
-    architecture = apt.host_architecture()
+    debian = Debian("Python", [f"python{version}"], [RELEASES[version]], f"install Python {version}")
+    here = host(debian)
     apt.fetch(
-        apt.machine_archive(remedy),
-        [f"python{version}"],
+        apt.machine_archive(debian.remedy),
+        debian.packages,
         folder / "root",
-        architecture=architecture,
-        suites=[RELEASES[version]],
+        architecture=here.architecture,
+        suites=debian.suites,
         work=folder / "apt",
         progress=Progress(),
-        remedy=remedy,
+        remedy=debian.remedy,
     )
-    loader, libraries = (str(folder / "root" / part) for part in LOADERS[architecture])
+    loader, libraries = (str(folder / "root" / part) for part in (here.loader, here.libraries))
     command = [loader, "--library-path", libraries, str(folder / f"root/usr/bin/python{version}")]
     return command, {"PYTHONHOME": str(folder / "root/usr")}
 

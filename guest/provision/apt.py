@@ -72,9 +72,7 @@ def machine_archive(remedy: str) -> Archive:
     `remedy` is what the user can do instead when there is none: it ends the message of the `ProvisionError` raised
     when apt or dpkg is absent, no Debian mirror is configured, or the Debian keyring is not installed.
     """
-    for tool in ("apt-get", "apt-config", "dpkg"):
-        if shutil.which(tool) is None:
-            raise ProvisionError(f"{tool} is not on this machine, so no Debian package can be fetched", remedy)
+    _require_tools(remedy)
     shell = subprocess.run(
         ["apt-config", "shell", "LIST", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"],
         capture_output=True,
@@ -97,8 +95,18 @@ def machine_archive(remedy: str) -> Archive:
     return Archive(tuple(mirrors), keyring)
 
 
-def host_architecture() -> str:
-    """Return Debian's name of this machine's architecture, such as `amd64` or `arm64`."""
+def _require_tools(remedy: str) -> None:
+    for tool in ("apt-get", "apt-config", "dpkg"):
+        if shutil.which(tool) is None:
+            raise ProvisionError(f"{tool} is not on this machine, so no Debian package can be fetched", remedy)
+
+
+def host_architecture(remedy: str) -> str:
+    """Return Debian's name of this machine's architecture, such as `amd64` or `arm64`.
+
+    Raises `ProvisionError`, which ends with `remedy`, when this is no Debian.
+    """
+    _require_tools(remedy)
     return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
 
 

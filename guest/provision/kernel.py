@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import apt
-from .cache import cache_directory, locked, staging
+from .cache import cache_directory
 from .errors import ProvisionError
+from .part import Debian, fetch, find_or_make
 from .progress import Progress
 
 RELEASES = {
@@ -43,13 +42,17 @@ class Kernel:
 
 def find_kernel(name: str = DEFAULT) -> Kernel | None:
     """The kernel of `RELEASES` in the cache, the newest if there are several."""
-    return max(_cached(name), key=lambda kernel: _numbers(kernel.release), default=None)
+    kernels = [_kernel(image) for image in _folder().glob(f"*/{_images(name)}")]
+    return max(kernels, key=lambda kernel: _numbers(kernel.release), default=None)
 
 
-def _cached(name: str) -> Iterator[Kernel]:
-    for image in _folder().glob(f"*/boot/vmlinuz-{name}.*"):
-        release = image.name.removeprefix("vmlinuz-")
-        yield Kernel(image, image.parents[1] / "lib/modules" / release, release)
+def _images(name: str) -> str:
+    return f"boot/vmlinuz-{name}.*"
+
+
+def _kernel(image: Path) -> Kernel:
+    release = image.name.removeprefix("vmlinuz-")
+    return Kernel(image, image.parents[1] / "lib/modules" / release, release)
 
 
 def _numbers(release: str) -> list[int]:
@@ -69,40 +72,28 @@ def provide_kernel(progress: Progress, name: str = DEFAULT) -> Kernel:
     if name not in RELEASES:
         known = ", ".join([*RELEASES, BUILT])
         raise ProvisionError(f"kernel must be one of {known}, or the path of an Image, not {name}", _REMEDY)
-    if found := find_kernel(name):
-        return found
-    with locked(_folder(), lambda: progress.note("waiting for another set-up, which is fetching a kernel")):
-        return find_kernel(name) or _fetch(progress, name)
+    debian = Debian(f"Linux {name}", [PACKAGE], RELEASES[name], _REMEDY)
+
+    def check(folder: Path) -> Kernel:
+        image = next(folder.glob(_images(name)), None)
+        if image is None:
+            raise ValueError(f"{PACKAGE} must bring its image, but there is none")
+        return _kernel(image)
+
+    return find_or_make(
+        _folder(),
+        lambda: find_kernel(name),
+        lambda: fetch(debian, _folder(), "arm64", _prepare, check, progress),
+        progress,
+        "fetching a kernel",
+    )
 
 
-def _fetch(progress: Progress, name: str) -> Kernel:
-    with staging(_folder()) as stage:
-        versions = apt.fetch(
-            apt.machine_archive(_REMEDY),
-            [PACKAGE],
-            stage / "root",
-            architecture="arm64",
-            suites=RELEASES[name],
-            work=stage / "apt",
-            progress=progress,
-            remedy=_REMEDY,
-        )
-        new = stage / "new"
-        for folder in ("boot", "lib/modules"):
-            (new / folder).mkdir(parents=True)
-        _gather(stage / "root", new)
-        final = _folder() / versions[PACKAGE]
-        if final.exists():
-            shutil.rmtree(final)
-        new.rename(final)
-    found = find_kernel(name)
-    if found is None:
-        raise ProvisionError(f"{PACKAGE} {versions[PACKAGE]} brought no image of Linux {name}", _REMEDY)
-    return found
-
-
-def _gather(root: Path, new: Path) -> None:
+def _prepare(new: Path) -> str:
     """Take what is needed of unpacked packages. Since 7.3 the image and its configuration lie among the modules."""
+    root = new / "root"
+    for folder in ("boot", "lib/modules"):
+        (new / folder).mkdir(parents=True)
     for part in root.glob("boot/*-*"):
         shutil.move(part, new / "boot" / part.name)
     for modules in [*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")]:
@@ -110,3 +101,5 @@ def _gather(root: Path, new: Path) -> None:
             if (modules / name).is_file():
                 shutil.move(modules / name, new / "boot" / f"{name}-{modules.name}")
         shutil.move(modules, new / "lib/modules" / modules.name)
+    shutil.rmtree(root)
+    return "."

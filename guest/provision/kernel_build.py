@@ -20,10 +20,11 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from . import apt
-from .cache import cache_directory, locked, staging
+from .cache import cache_directory, staging
 from .errors import ProvisionError
 from .kernel import Kernel
 from .kernel_tools import PREFIX, KernelTools, provide_kernel_tools
+from .part import cached, find_or_make, settle
 from .progress import Progress
 
 SOURCE = "linux-source-7.3"
@@ -66,11 +67,11 @@ def _hash(config: str, patches: list[tuple[str, str]]) -> str:
 
 def find_built_kernel() -> Kernel | None:
     """The kernel in the cache that was built of these patches and this configuration; the newest of several."""
-    found = sorted(_folder().glob(f"{_hash(*_ours())}-*/boot/vmlinuz-*"), key=lambda path: path.stat().st_mtime_ns)
-    if not found:
-        return None
-    release = found[-1].name.removeprefix("vmlinuz-")
-    return Kernel(found[-1], found[-1].parents[1] / "lib/modules" / release, release)
+    for image in cached(_folder(), "boot/vmlinuz-*"):
+        if image.parents[1].name.startswith(f"{_hash(*_ours())}-"):
+            release = image.name.removeprefix("vmlinuz-")
+            return Kernel(image, image.parents[1] / "lib/modules" / release, release)
+    return None
 
 
 def provide_built_kernel(progress: Progress) -> Kernel:
@@ -80,10 +81,7 @@ def provide_built_kernel(progress: Progress) -> Kernel:
         ProvisionError: The source or the tools cannot be fetched, a patch does not apply, or the build fails; the
             message has the last lines of the log and its path.
     """
-    if found := find_built_kernel():
-        return found
-    with locked(_folder(), lambda: progress.note("waiting for another set-up, which is building a kernel")):
-        return find_built_kernel() or _build(progress)
+    return find_or_make(_folder(), find_built_kernel, lambda: _build(progress), progress, "building a kernel")
 
 
 def _build(progress: Progress) -> Kernel:
@@ -108,9 +106,7 @@ def _build(progress: Progress) -> Kernel:
         final = (
             _folder() / f"{_hash(config, patches)}-{version}-{hashlib.sha256(tools.compiler.encode()).hexdigest()[:8]}"
         )
-        if final.exists():
-            shutil.rmtree(final)
-        new.parent.rename(final)
+        settle(new.parent, final)
     found = find_built_kernel()
     if found is None:
         raise ProvisionError(f"{final} must hold the kernel that was built", _REMEDY)
@@ -123,7 +119,7 @@ def _source(stage: Path, progress: Progress) -> tuple[Path, str]:
         apt.machine_archive(_REMEDY),
         [SOURCE],
         stage / "root",
-        architecture=apt.host_architecture(),
+        architecture=apt.host_architecture(_REMEDY),
         suites=_SUITES,
         work=stage / "apt",
         progress=progress,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import apt
-from .cache import cache_directory, locked, staging
+from .cache import cache_directory
 from .compiler import GCC
-from .errors import ProvisionError
+from .part import Debian, ask, cached, fetch, find_or_make, first_that_serves, write_script
 from .progress import Progress
 
 PREFIX = "aarch64-linux-gnu-"
@@ -28,7 +27,7 @@ PACKAGES = {
 """Programs, and the Debian package of each. The kernel's own helpers are built by the machine's `cc`."""
 _NATIVE = {"gcc-aarch64-linux-gnu": "gcc", "binutils-aarch64-linux-gnu": "binutils"}
 """Where the host is arm64 itself, the packages of the compiler, which has the same name."""
-_SUITES = ("bookworm",)
+_SUITE = "bookworm"
 """The oldest release that this project runs on: its programs start with the C library of any later one."""
 _LIBRARIES = (
     *("libbfd", "libopcodes", "libctf", "libsframe", "libjansson", "libz"),  # of the binutils
@@ -61,24 +60,18 @@ def _lacking() -> list[str]:
 
 def _check(folder: Path | None) -> KernelTools:
     """Ask the compiler what it is. Raises `ValueError`."""
-    compiler = GCC if folder is None else str(folder / GCC)
-    try:
-        done = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ValueError(f"{compiler} must run, not fail with: {error}") from error
-    return KernelTools(folder, done.stdout.partition("\n")[0])
+    said = ask([GCC if folder is None else folder / GCC, "--version"])
+    return KernelTools(folder, said.partition("\n")[0])
+
+
+def _folder() -> Path:
+    return cache_directory() / "kernel-tools"
 
 
 def find_kernel_tools() -> KernelTools | None:
     """The machine's own tools, or those in the cache; None if there are neither."""
-    places = [] if _lacking() else [None]
-    cached = sorted(_folder().glob("*/bin"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for place in [*places, *cached]:
-        try:
-            return _check(place)
-        except ValueError:
-            continue
-    return None
+    machine = [] if _lacking() else [None]
+    return first_that_serves([*machine, *cached(_folder(), "bin")], _check)[0]
 
 
 def provide_kernel_tools(progress: Progress) -> KernelTools:
@@ -87,42 +80,20 @@ def provide_kernel_tools(progress: Progress) -> KernelTools:
     Raises:
         ProvisionError: They cannot be fetched, or do not run here.
     """
-    if found := find_kernel_tools():
-        return found
-    with locked(_folder(), lambda: progress.note("waiting for another set-up, which is fetching the kernel's tools")):
-        return find_kernel_tools() or _fetch(progress)
+
+    def fetched() -> KernelTools:
+        architecture = apt.host_architecture(_REMEDY)
+        packages = [_NATIVE.get(name, name) if architecture == "arm64" else name for name in PACKAGES.values()]
+        debian = Debian("compiler", packages, [_SUITE], _REMEDY)
+        return fetch(debian, _folder(), architecture, _prepare, _check, progress)
+
+    return find_or_make(_folder(), find_kernel_tools, fetched, progress, "fetching the kernel's tools")
 
 
-def _folder() -> Path:
-    return cache_directory() / "kernel-tools"
-
-
-def _fetch(progress: Progress) -> KernelTools:
-    architecture = apt.host_architecture()
-    packages = [_NATIVE.get(name, name) if architecture == "arm64" else name for name in PACKAGES.values()]
-    with staging(_folder()) as stage:
-        versions = apt.fetch(
-            apt.machine_archive(_REMEDY),
-            packages,
-            stage / "new/root",
-            architecture=architecture,
-            suites=_SUITES,
-            work=stage / "apt",
-            progress=progress,
-            remedy=_REMEDY,
-        )
-        new = stage / "new"
-        _gather_libraries(new)
-        _wrap(new)
-        try:
-            _check(new / "bin")
-        except ValueError as reason:
-            raise ProvisionError(f"the fetched compiler cannot be used: {reason}", _REMEDY) from reason
-        final = _folder() / versions[packages[0]].replace(":", ".")
-        if final.exists():
-            shutil.rmtree(final)
-        new.rename(final)
-    return _check(final / "bin")
+def _prepare(new: Path) -> str:
+    _gather_libraries(new)
+    _wrap(new)
+    return "bin"
 
 
 def _gather_libraries(new: Path) -> None:
@@ -141,13 +112,10 @@ def _wrap(new: Path) -> None:
     for tool in new.glob("root/usr/bin/*"):
         if not tool.name.startswith(PREFIX) and tool.name not in PACKAGES:
             continue
-        script = folder / tool.name
-        script.write_text(
-            f"""#!/bin/sh
+        wrapper = f"""#!/bin/sh
 # Runs Debian's {tool.name} from where it was unpacked, with the libraries that came with it.
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 export LD_LIBRARY_PATH="$root/libraries" BISON_PKGDATADIR="$root/root/usr/share/bison" M4="$root/root/usr/bin/m4"
 exec "$root/root/usr/bin/{tool.name}" "$@"
 """
-        )
-        script.chmod(0o755)
+        write_script(folder / tool.name, wrapper)

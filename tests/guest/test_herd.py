@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "path").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
     monkeypatch.setattr(apt, "machine_archive", lambda remedy: apt.Archive(("mirror",), tmp_path))
-    monkeypatch.setattr(apt, "host_architecture", lambda: "amd64")
+    monkeypatch.setattr(apt, "host_architecture", lambda remedy: "amd64")
     return tmp_path / "cache/pyvfio-user/herd"
 
 
@@ -113,7 +113,7 @@ def test_a_fetched_one_that_cannot_serve_is_not_kept(cache: Path, monkeypatch: p
 
 
 def test_no_package_for_this_machine(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apt, "host_architecture", lambda: "riscv64")
+    monkeypatch.setattr(apt, "host_architecture", lambda remedy: "riscv64")
     with pytest.raises(ProvisionError, match="host must be amd64 or arm64 for a fetched herd7, not riscv64"):
         provide_herd(quiet())
 

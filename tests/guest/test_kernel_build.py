@@ -77,7 +77,7 @@ class Machine:
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.setenv("MAKEFLAGS", "-j9")
         monkeypatch.setattr(apt, "machine_archive", lambda remedy: apt.Archive(("mirror",), folder))
-        monkeypatch.setattr(apt, "host_architecture", lambda: "amd64")
+        monkeypatch.setattr(apt, "host_architecture", lambda remedy: "amd64")
         monkeypatch.setattr(apt, "fetch", self._fetch)
         monkeypatch.setattr(kernel_build, "provide_kernel_tools", lambda progress: KernelTools(self.bin, "gcc 12"))
 
