@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from .replay import Part
 from .watched import Watch
 
 
-class Front:
+class Front(abc.ABC):
     """An endpoint of the same regions, BARs `trapped`, whose accesses go to `_write` and `_read`.
 
     `wait`: seconds after which writes arrive though nothing comes behind them: they do in finite time. `watch` draws
@@ -60,11 +61,13 @@ class Front:
         self._stop_timer()
         self._do(self.live.settle())
 
+    @abc.abstractmethod
     def _write(self, bar: int, offset: int, data: bytes) -> None:
-        raise NotImplementedError
+        """Take what a client writes to a BAR: `data`, 1, 2, 4 or 8 bytes at `offset`."""
 
+    @abc.abstractmethod
     def _read(self, bar: int, offset: int, size: int) -> bytes:
-        raise NotImplementedError
+        """Return the `size` bytes, 1, 2, 4 or 8, that a client's read at `offset` gets."""
 
     def _front(self, bar: int, inner: Region) -> Region:
         region = Region(inner.size)
