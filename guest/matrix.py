@@ -15,7 +15,7 @@ from ..bridge.errors import DefinitionError
 from ..bridge.schemes import SCHEMES
 from .errors import MatrixError
 from .jobs import ALL_PAIRS, Job, JobResult
-from .kvm.kernel import KernelJob
+from .kvm.job import KernelJob
 from .lanes.places import PLACES
 from .orders.attach import Ordered, with_orders
 from .provision.qemu import find_qemu

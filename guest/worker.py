@@ -22,7 +22,7 @@ from .commander import Guest
 from .errors import KernelError, MatrixError
 from .hello import Hello
 from .jobs import Job, JobResult, Progress, Runner
-from .kvm.kernel import KernelJob
+from .kvm.job import KernelJob
 from .kvm.schemes import look_at
 from .lanes.el2 import El2Lane
 from .plan import Fault

@@ -29,8 +29,10 @@ from ..plan import MAIR, Experiment, GuestRefused, Range, Refusal, Status
 from ..results import Cell, HostCell, Proof, Verdict
 from ..script import Action, Space, Step
 from .identify import Identity
-from .kernel import TYPES, KernelJob, KernelRun, Progress
+from .job import KernelJob
 from .proof import WITNESS, Seen, quarrel
+from .run import Run
+from .site import TYPES
 from .stage1 import host_types
 from .stage2 import read_tables
 
@@ -57,12 +59,12 @@ def decision(fwb: bool) -> Decision:
     return SCHEMES[SCHEME].decide(Situation(layout, NOTHING, driver, Host(fwb=fwb)))
 
 
-async def run_coherent(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
+async def run_coherent(job: KernelJob, probe: Probe | None = None) -> JobResult:
     """Boot the kernel with such a device, and look at its two regions. Raises as `run_kernel` does."""
     device = CoherentMemory()
     try:
         async with booted_linux(job.files, job.cpu, ("vfio",), [device], probe, [_NODE]) as up:
-            run = CoherentRun(job, up, progress, device)
+            run = CoherentRun(job, up, device)
             await run.regions()
             await up.guest.off()
             await up.vm.wait()
@@ -71,11 +73,11 @@ async def run_coherent(job: KernelJob, progress: Progress, probe: Probe | None =
     return run.result()
 
 
-class CoherentRun(KernelRun):
+class CoherentRun(Run):
     """One boot."""
 
-    def __init__(self, job: KernelJob, up: BootedLinux, progress: Progress, device: CoherentMemory) -> None:
-        super().__init__(job, up, progress)
+    def __init__(self, job: KernelJob, up: BootedLinux, device: CoherentMemory) -> None:
+        super().__init__(job, up)
         self._device = device
 
     async def regions(self) -> None:

@@ -10,7 +10,7 @@ from ..provision.kernel import BUILT as NAME
 from ..provision.kernel import RELEASES, find_kernel, provide_kernel
 from ..provision.kernel_build import find_built_kernel, provide_built_kernel
 from ..provision.progress import Progress
-from .kernel import KernelJob
+from .job import KernelJob
 from .schemes import BUILT
 
 EXPECTED = {"6.1": "status-quo", "6.12": "vma-allow-any-uncached", "7.3": "vma-allow-any-uncached"}

@@ -23,7 +23,7 @@ from ..operation import PAGE
 from ..plan import Range
 from ..script import Action, Space, Step
 from .identify import decide
-from .kernel import KernelJob
+from .job import KernelJob
 from .scenarios import scenarios
 
 _WINDOW = RANGES["wc-trapped"]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..report.kernel import show_findings
 from ..verdict import Verdict
-from .kernel import KernelJob
+from .job import KernelJob
 from .quick import run_scenarios
 
 

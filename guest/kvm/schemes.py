@@ -13,7 +13,7 @@ from ...devices.probe_map import Reg
 from ..battery import SHORT
 from ..errors import MatrixError, QemuError
 from ..findings import Finding
-from ..jobs import CHANGED_PAGE, JobResult
+from ..jobs import CHANGED_PAGE, JobResult, Progress
 from ..lanes.installation import Installation
 from ..lanes.kvm import Backing, KvmLane, Look
 from ..layout import DRIVER, GAP, LAYOUT, REQUEST, installation
@@ -28,7 +28,10 @@ from .change import State, change
 from .coherent import SCHEME as COHERENT
 from .coherent import run_coherent
 from .identify import Identity
-from .kernel import DEVICE_TYPE, NC_TYPE, TYPES, KernelJob, KernelRun, Progress, Site, run_kernel
+from .job import KernelJob
+from .kernel import run_kernel
+from .run import Run
+from .site import DEVICE_TYPE, NC_TYPE, TYPES, Site, control
 
 BUILT = tuple(name for name in SCHEMES if name != "vfio-wc-uapi")
 """The schemes of guest/linux/patches, and that which the kernel's own nvgrace-gpu shows; the other is not KVM's."""
@@ -62,7 +65,7 @@ async def look_at(job: KernelJob, progress: Progress, probe: Probe | None = None
     if CACHEABLE in found.kernels[0].unobservable:
         return found
     cacheable = msgspec.structs.replace(job, release=f"{job.release} ({COHERENT})", expected=COHERENT)
-    return _together([found, await run_coherent(cacheable, progress)])
+    return _together([found, await run_coherent(cacheable)])
 
 
 async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = None) -> JobResult:
@@ -81,7 +84,7 @@ async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = 
             async with booted_linux(job.files, job.cpu, ways, probe=probe) as up:
                 for name in patched:
                     progress(steps.index(name), len(steps), name)
-                    runs[name] = SchemeRun(own[name], up, progress)
+                    runs[name] = SchemeRun(own[name], up)
                     await runs[name].cases(name)
                     await up.guest.off()
                     if name in SYSFS:
@@ -103,11 +106,11 @@ async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = 
     results = {name: run.result() for name, run in runs.items()}
     if COHERENT in job.schemes:
         progress(steps.index(COHERENT), len(steps), COHERENT)
-        results[COHERENT] = await run_coherent(own[COHERENT], progress)
+        results[COHERENT] = await run_coherent(own[COHERENT])
     return _together([results[name] for name in job.schemes])
 
 
-class SchemeRun(KernelRun):
+class SchemeRun(Run):
     """One scheme: a VMM that asks for what the device stands, one that asks for nothing, and a page that is opened."""
 
     async def cases(self, scheme: str) -> None:
@@ -135,7 +138,7 @@ class SchemeRun(KernelRun):
         lane = await self._lane()
         scheme = self.judged_by
         for way, backing, kind in zip(_OTHERS, (Backing.DEVICE, Backing.RESOURCE_WC), SYSFS[scheme], strict=True):
-            await self._site(lane, self._control(way, "policy", kind, backing))
+            await self._site(lane, control(way, "policy", kind, backing, self.fwb))
         self.name(scheme)
 
     async def _change(self, lane: KvmLane, scheme: str) -> Finding:

@@ -9,7 +9,7 @@ import pytest
 from pyvfio_user.bridge.errors import DefinitionError
 from pyvfio_user.guest import matrix_view
 from pyvfio_user.guest.kvm import kernels
-from pyvfio_user.guest.kvm.kernel import KernelJob
+from pyvfio_user.guest.kvm.job import KernelJob
 from pyvfio_user.guest.kvm.kernels import EXPECTED, kernel_jobs
 from pyvfio_user.guest.matrix_view import choose_jobs
 from pyvfio_user.guest.provision.errors import ProvisionError
