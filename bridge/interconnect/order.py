@@ -183,10 +183,16 @@ class Order:
                 rule = self._rule(first, second)
                 if rule is not None:
                     self._direct[second.index][first.index] = rule
-                if any(rule.holds(first, second, self._facts) for rule in rules.answered):
-                    self.optional |= second.bit
-            self.optional |= second.bit if second.optional else 0
+            self.optional |= second.bit if second.optional or self._answered(second) else 0
         self.rows = self.without(0)
+
+    def _answered(self, load: Effect) -> bool:
+        """Whether stores that are still in a buffer may have all bytes of a load between them."""
+        wanted = set(range(load.offset, load.end))
+        for store in self.effects.all[: load.index]:
+            if any(rule.holds(store, load, self._facts) for rule in self.rules.answered):
+                wanted.difference_update(range(store.offset, store.end))
+        return not wanted
 
     def _rule(self, first: Effect, second: Effect) -> Rule | None:
         """Why `first` arrives before `second`, or not after it; strict rules come first."""

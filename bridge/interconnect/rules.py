@@ -217,9 +217,8 @@ IN_MEMORY = Rule("in-memory", "DMA sees each store of RAM", Basis.MODEL, lambda 
 
 
 def _forwarded(first: Effect, second: Effect, facts: Facts) -> bool:
-    """A store that is still in the buffer answers a load of its bytes, when Gathering permits it: it never arrives."""
-    covers = first.op is Op.WRITE and second.op is Op.READ and first.offset <= second.offset and second.end <= first.end
-    if not covers or not _coherent(first, second, facts):
+    """A store that is still in the buffer has bytes of a load's, and Gathering permits that the device is not asked."""
+    if first.op is not Op.WRITE or second.op is not Op.READ or not _coherent(first, second, facts):
         return False
     return first.gathering and second.gathering and not facts.synchronised(first, second)
 
@@ -232,8 +231,8 @@ class Rules:
     """The legal set, as data.
 
     `barriers`: Barrier-ordered-before. `dependent`, `observed`: what Ordered-before has besides. `arrival`: what then
-    arrives before what. `apart`: what may not be gathered, even if unordered. `answered`: loads that a store
-    may answer.
+    arrives before what. `apart`: what may not be gathered, even if unordered. `answered`: which stores may give a load
+    bytes; those that together have all of them may answer it.
     """
 
     barriers: tuple[Rule, ...] = (BARRIER, ACQUIRE, RELEASE, RELEASE_ACQUIRE)

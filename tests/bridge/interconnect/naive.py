@@ -153,16 +153,22 @@ class Naive:
         return at_i > at_j and (self.before(i, j) or self.coherent(i, j))
 
     def answers(self, i: int, j: int) -> bool:
-        """Whether the store i may answer the load j from a write buffer."""
-        one, two = self.pieces[i], self.pieces[j]
-        covers = one.offset <= two.offset and two.offset + two.size <= one.offset + one.size
-        kinds = one.write and not two.write and self.gathers(i) and self.gathers(j)
-        return kinds and covers and self.coherent(i, j) and not self.chained(i, j, dsb=False)
+        """Whether bytes of the load j may come from the store i, in a write buffer."""
+        kinds = self.pieces[i].write and not self.pieces[j].write and self.gathers(i) and self.gathers(j)
+        return kinds and self.coherent(i, j) and not self.chained(i, j, dsb=False)
+
+    def answered(self, j: int) -> bool:
+        """Whether such stores have all bytes of the load j."""
+        load, stores = self.pieces[j], [self.pieces[i] for i in range(j) if self.answers(i, j)]
+        return all(
+            any(s.offset <= at < s.offset + s.size for s in stores)
+            for at in range(load.offset, load.offset + load.size)
+        )
 
     def behaviours(self) -> Iterator[tuple[int, ...]]:
         """All of them, as masks."""
         everything = range(len(self.pieces))
-        optional = [j for j in everything if any(self.answers(i, j) for i in range(j))]
+        optional = [j for j in everything if self.answered(j)]
         for count in range(len(optional) + 1):
             for absent in combinations(optional, count):
                 yield from self._of([i for i in everything if i not in absent])

@@ -243,6 +243,22 @@ def test_what_is_in_order_with_others_does_not_change_places() -> None:
     assert behaviours(Program.of(*parts)).count == 3_816_548 + read
 
 
+@pytest.mark.parametrize(
+    ("parts", "count"),
+    [
+        ((store(0, 4), store(4, 4), load(0)), 6),  # three orders of the stores, with the load behind both or without it
+        ((store(0, 2), store(2, 2), load(0)), 3),  # bytes 4 to 7 are the device's alone
+        ((store(0, 4), dmb(), store(4, 4), load(0)), 1),  # the load must be behind the first store
+        ((store(0, 4), dmb("st"), store(4, 4), load(0)), 2),
+    ],
+    ids=["both", "a part", "ordered", "stores ordered"],
+)
+def test_stores_that_have_all_bytes_of_a_load_answer_it_together(parts: tuple[Part, ...], count: int) -> None:
+    """A write buffer answers a load with what it holds (DDI 0487 B2.10.1), however many stores that came from."""
+    program = Program.of(*parts)
+    assert behaviours(replace(program, events=tuple(e._replace(type=NORMAL_NC) for e in program.events))).count == count
+
+
 def test_large_programs_that_are_ordered_are_counted() -> None:
     lines = [part for n in range(8) for part in (burst(64 * n), dmb("st"))]
     assert behaviours(Program.of(*lines)).count == 545_835**8
