@@ -24,8 +24,8 @@ class Endpoint:
     """One PCI function. `regions` by index: BARs 0 to 5, ROM 6, config space 7; those absent have size 0.
 
     `on_reset` is what a DEVICE_RESET does besides deasserting interrupts: registers to their reset values, and what
-    the device itself must forget. `on_disconnect` is called when a client has left, after its maps and interrupts were
-    dropped. `name` is what the log calls the device.
+    the device itself must forget. `on_leave` is called when a client has left, while its memory and its interrupts can
+    still be reached, `on_disconnect` after they were dropped. `name` is what the log calls the device.
     """
 
     regions: dict[int, Region]
@@ -33,6 +33,7 @@ class Endpoint:
     memory: GuestMemory = field(default_factory=GuestMemory)
     recorder: Recorder = field(default_factory=Recorder)
     on_reset: Callable[[], None] | None = None
+    on_leave: Callable[[], None] | None = None
     on_disconnect: Callable[[], None] | None = None
     name: str = "device"
     served: bool = field(default=False, init=False)

@@ -52,19 +52,24 @@ class Session:
             return
         native, self._native = self._native, None
         self._poller.close(self, native)
+        self._tell(self._endpoint.on_leave, "what its client's leaving ends")
         self._endpoint.memory.disconnect()
         self._endpoint.interrupts.drop()
         for future in self._transfers.values():
             if not future.done():
                 future.set_exception(ConnectionResetError(errno.ECONNRESET, "the client left"))
         self._left()
-        if self._endpoint.on_disconnect is not None:
-            try:
-                self._endpoint.on_disconnect()
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException:
-                logger.exception("%s: the reset after its client left failed", self._endpoint.name)
+        self._tell(self._endpoint.on_disconnect, "the reset after its client left")
+
+    def _tell(self, what: Callable[[], None] | None, called: str) -> None:
+        if what is None:
+            return
+        try:
+            what()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            logger.exception("%s: %s failed", self._endpoint.name, called)
 
     async def transfer(self, segments: list[Segment], buffer: Buffer, access: int, chunk: int) -> Ending:
         """Copies between `segments` of the client's memory and `buffer`, by messages with up to `chunk` bytes.

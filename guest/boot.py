@@ -14,7 +14,7 @@ from ..bridge.server import serve
 from ..devices.probe import Probe
 from .commander import Guest
 from .hello import Hello
-from .machines import load_config
+from .machines import PATIENT, load_config
 from .payload import build
 from .provision.qemu import find_qemu
 from .qemu import Qemu
@@ -53,7 +53,8 @@ async def booted(cpu: str, probe: Probe | None = None, extra: Sequence[str] = ()
     program = find_qemu().require().path
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
         path = Path(folder) / "probe.sock"
-        command = load_config(machine_for(cpu)).command(program, [path], cpu=cpu, extra=["-kernel", str(image), *extra])
+        options = ["-kernel", str(image), *extra]
+        command = load_config(machine_for(cpu)).command(program, [path], cpu=cpu, properties=PATIENT, extra=options)
         async with serve(probe, path), Qemu(command, timeout=_TIMEOUT) as vm:
             guest = Guest(probe.mailbox, vm.bounded)
             yield Booted(guest, probe, await guest.hello(), shlex.join(command))

@@ -192,7 +192,7 @@ async def baremetal_guest(
     with _needing_extra("baremetal_guest"):
         from ..devices.probe import Probe
         from .commander import Guest
-        from .machines import load_config
+        from .machines import PATIENT, load_config
         from .payload import build
         from .qemu import Qemu
 
@@ -209,7 +209,8 @@ async def baremetal_guest(
             sockets = [(await serve_device(probe)).path, *(_socket(one) for one in served)]
             image = await asyncio.to_thread(build)
             options = ["-kernel", str(image), *extra]
-            command = load_config(config).command(qemu_binary.path, sockets, cpu=cpu, extra=options)
+            machine = load_config(config)
+            command = machine.command(qemu_binary.path, sockets, cpu=cpu, properties=PATIENT, extra=options)
             vm = await stack.enter_async_context(Qemu(command, timeout=timeout))
             evidence_of(request).machines.append(vm)
             return BareMetal(Guest(probe.mailbox, vm.bounded), vm, probe)

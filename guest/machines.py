@@ -17,6 +17,13 @@ from typing import Any
 _COMMAND_LINE = "#$ "
 _DRIVER = "vfio-user-pci"
 
+PATIENT: Mapping[str, Any] = {"x-msg-timeout": 600_000}
+"""The property of devices that QEMU does not give up on when an answer takes more than 5 s, but after ten minutes.
+
+For runs that are bounded otherwise, with devices that are known to answer: on a busy machine, or behind a great many
+posted writes, the answer to a read may take that long.
+"""
+
 
 class ConfigError(ValueError):
     """A machine's config file is absent, or its comments do not hold its command."""

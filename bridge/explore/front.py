@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from ..endpoint import Endpoint, HasEndpoint
 from ..inprocess import Direct
+from ..log import logger
 from ..regions import Region, Rules
 from ..stream import Event
 from ..wire import RegionIndex
@@ -52,6 +53,7 @@ class Front(abc.ABC):
             inner.interrupts,
             inner.memory,
             on_reset=self._reset,
+            on_leave=self.settle,  # what was posted arrives, though nobody is there any more
             on_disconnect=self._disconnected,
             name=inner.name,
         )
@@ -84,26 +86,57 @@ class Front(abc.ABC):
         return region
 
     def _do(self, arrived: Iterable[Arrived], found: bytearray | None = None, start: int = 0) -> None:
-        """Do what arrived; what the program's own load returns goes into `found`, whose first byte is at `start`."""
+        """Do what arrived; what the program's own load returns goes into `found`, whose first byte is at `start`.
+
+        A handler that raises stops nothing else: that is logged, but the error of the program's own load is raised.
+        """
+        failed: list[BaseException] = []
         for each in arrived:
             if self._watch is not None:
                 self._watch.arrives(each)
             made = not any(effect.optional for effect in each.effects)
             for part in each.parts:
                 with contextlib.nullcontext() if self._watch is None else self._watch.delivers(part, each):
-                    self._deliver(part, found if made else None, start)
+                    failed += self._deliver(part, found if made else None, start)
+        if failed:
+            raise failed[0]
 
-    def _deliver(self, part: Part, found: bytearray | None, start: int) -> None:
+    def _deliver(self, part: Part, found: bytearray | None, start: int) -> list[BaseException]:
+        """Do it; the errors of the program's own load."""
+        failed: list[BaseException] = []
         for access in part.accesses:
             if access.bar is None:
                 continue
             if access.data is not None:
-                self._direct.write(access.bar, access.offset, access.data)
+                self._post(access.bar, access.offset, access.data)
                 continue
-            data = self._direct.read(access.bar, access.offset, access.size)
+            try:
+                data = self._direct.read(access.bar, access.offset, access.size)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                if found is None:
+                    self._log("read", access.bar, access.offset, access.size)
+                else:
+                    failed.append(error)
+                continue
             if found is not None:
                 at = access.offset - start
                 found[at : at + access.size] = data
+        return failed
+
+    def _post(self, bar: int, offset: int, data: bytes) -> None:
+        """A write whose writer has gone on."""
+        try:
+            self._direct.write(bar, offset, data)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            self._log("write", bar, offset, len(data))
+
+    def _log(self, what: str, bar: int, offset: int, size: int) -> None:
+        name = self.endpoint.name
+        logger.exception("%s: %s of %d bytes in BAR %d at %#x, done later, failed", name, what, size, bar, offset)
 
     def _take(self, event: Event) -> tuple[list[Arrived], bytes | None]:
         """`Live.take`, drawn."""

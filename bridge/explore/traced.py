@@ -172,7 +172,7 @@ class Traced(Front):
         self._arrived.update(f"W {each.bar} {each.offset} {each.data.hex()}".encode())
         size = len(each.data)
         with self._straight(Event(Kind.STORE, each.offset, size, each.data, each.bar, peripheral=self._peripheral)):
-            self._direct.write(each.bar, each.offset, each.data)
+            self._post(each.bar, each.offset, each.data)
 
     def _advance(self) -> None:
         """Take what has a label, in the order in which it was sent."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..catalogue import create_device
-from ..machines import load_config
+from ..machines import PATIENT, load_config
 from .common import DEVICE_HELP, make_room, prepare_timeline, run, served, timeline_options, write_timeline
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def qemu(
                     options = stack.enter_context(_traced(program, trace))
                 for device, path in zip(shown, sockets, strict=True):
                     await stack.enter_async_context(served(device, path))
-                command = machine.command(program, sockets, cpu=cpu, slots=slots, extra=[*options, *extra])
+                patience = None if reorder is None else PATIENT
+                words = [*options, *extra]
+                command = machine.command(program, sockets, cpu=cpu, properties=patience, slots=slots, extra=words)
                 click.echo(f"$ {shlex.join(command)}", err=True)
                 return await run_in_foreground(command)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import payload
 from ..errors import KernelError
-from ..machines import load_config
+from ..machines import PATIENT, load_config
 from ..provision.qemu import find_qemu
 from . import programs
 from .config import MODULES, check_config, embedded_config, gunzip, machine_for, read_config
@@ -79,7 +79,7 @@ class Ready:
 
     def command(self, sockets: Sequence[Path], extra: Sequence[str]) -> list[str]:
         """QEMU's command, with the devices at these sockets."""
-        return load_config(self.machine).command(self.program, sockets, cpu=self.cpu, extra=extra)
+        return load_config(self.machine).command(self.program, sockets, cpu=self.cpu, properties=PATIENT, extra=extra)
 
 
 def prepare(

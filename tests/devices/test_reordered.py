@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from pyvfio_user.bridge.attributes import NGNRE, NORMAL_NC
+from pyvfio_user.bridge.client_link import VfioUserError
 from pyvfio_user.bridge.explore.served import Assumed, Reordered
 from pyvfio_user.devices import Bar, Device, Doorbell, PciId, Register, Registers, WriteCombineWindow
 from pyvfio_user.devices.upcase import Upcase
@@ -113,3 +114,66 @@ async def test_dma_and_interrupts_are_the_device_s_own(seed: int) -> None:
         await client.bars[0].write(0x10, 1, 4)
         await asyncio.wait_for(client.msix[0].wait(), 5)
         assert bytes(ram[:5]) == b"HELLO"
+
+
+class Touchy(Device):
+    """Does not take a 13 as its register's value, and cannot be read then; a doorbell has it read its client's RAM."""
+
+    class Control(Registers):
+        """Two values, of which the first is looked at; and a doorbell."""
+
+        first = Register(0x00)
+        rest = Register(0x08, width=8)
+        bell = Doorbell(0x10)
+
+    identity = PciId(vendor=0x1234, device=0x0003, class_code=0xFF0000)
+    bar0 = Bar(Control, size=4096)
+    text = b""
+
+    @Control.first.on_write
+    def refuse(self, value: int) -> None:
+        if value == 13:
+            raise ValueError("13")
+
+    @Control.first.on_read
+    def refuse_to_say(self) -> int:
+        if self.bar0.first == 13:
+            raise ValueError("still 13")
+        return self.bar0.first
+
+    @Control.bell.rung
+    def fetch(self, index: int, value: int) -> None:
+        self.text = self.memory.read_mapped(RAM, 5)
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_leaves_loses_nothing_that_it_posted() -> None:
+    """Its doorbell rings while the device can still reach its memory."""
+    waited = 0
+    for seed in range(20):
+        device = Touchy()
+        front = Reordered(device, [Assumed(0, 0, 4096, NORMAL_NC)], seed=seed, wait=60)
+        async with attached(front) as client:
+            client.memories[0].memory[:5] = b"hello"
+            await client.bars[0].write(0x10, 1, 4)
+            await client.config.read(0, 4)  # so that the write was received
+            waited += front.live.waiting
+        assert device.text == b"hello"
+    assert waited
+
+
+@pytest.mark.asyncio
+async def test_a_handler_that_raises_loses_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    seen = set()
+    for seed in range(20):
+        device = Touchy()
+        front = Reordered(device, [Assumed(0, 0, 4096, NORMAL_NC)], seed=seed, wait=60)
+        async with attached(front) as client:
+            await client.bars[0].write(0x00, 13, 4)
+            await client.bars[0].write(0x08, 0x0102_0304_0506_0708, 8)
+            front.settle()
+            with pytest.raises(VfioUserError, match="Input/output error"):
+                await client.bars[0].read(0x00, 4)
+            assert await client.bars[0].read(0x08, 8) == 0x0102_0304_0506_0708
+        seen |= {message.splitlines()[0] for message in caplog.messages}
+    assert "Touchy: write of 4 bytes in BAR 0 at 0x0, done later, failed" in seen

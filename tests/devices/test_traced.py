@@ -307,6 +307,18 @@ async def test_a_reset_loses_what_waits() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("labelled", [True, False])
+async def test_a_client_that_leaves_loses_nothing_that_it_posted(labelled: bool) -> None:
+    """Its last doorbell too, be there a label or not."""
+    for seed in SEEDS:
+        async with bench(seed) as on:
+            for offset, value in WRITES:
+                await on.store(offset, value) if labelled else await on.client.bars[0].write(offset, value, 8)
+        assert bytes(on.front.device.bar0.memory[:48:8]) == bytes(range(1, 7))  # type: ignore[attr-defined]
+        assert (on.front.tally.accesses, on.front.tally.in_order) == ((6, 0) if labelled else (0, 6))
+
+
+@pytest.mark.asyncio
 async def test_the_same_seed_and_accesses_are_the_same_run() -> None:
     async def digests(seed: int, *between: Event) -> tuple[str, str]:
         async with bench(seed) as on:

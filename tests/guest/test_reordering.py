@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pyvfio_user.bridge.stream import read_trace
 from pyvfio_user.devices import RO, Bar, Device, Doorbell, PciId, Register, Registers, WriteCombineWindow
 from pyvfio_user.guest import payload
 from pyvfio_user.guest.cli import main
-from pyvfio_user.guest.machines import load_config
+from pyvfio_user.guest.machines import PATIENT, load_config
 from pyvfio_user.guest.provision.compiler import find_compiler
 from pyvfio_user.guest.provision.kernel import provide_kernel
 from pyvfio_user.guest.provision.progress import Progress
@@ -57,6 +58,16 @@ class Sender(Device):
         self.rung += 1
 
 
+class Slow(Sender):
+    """Takes longer for the first entry than QEMU waits, if not told otherwise: meanwhile all others are posted."""
+
+    @Control.bell.rung
+    def take(self, index: int, value: int) -> None:
+        if value == 1:
+            time.sleep(5.5)
+        super().take(index, value)
+
+
 @dataclass
 class Run:
     """What a run came to: the entries that were torn, what the guest said, and the tally."""
@@ -70,14 +81,13 @@ async def drive(qemu: Path, options: Sequence[str], folder: Path, seed: int, *, 
     """Boot a guest that drives a Sender. `wait` is long: with a pause in it, a run would not be the same again."""
     sender = Sender()
     socket = folder / "sender.sock"
-    async with reordering([sender], seed, wait=30) as ways:
-        async with serve(ways.fronts[0], socket):
-            extra = ["-semihosting-config", "enable=on", *options, *ways.options]
-            command = load_config(machine).command(qemu, [socket], slots=ways.slots, extra=extra)
-            async with Qemu(command) as vm:
-                await vm.wait()
-                said = vm.console_tail(1)[0]
-        ways.fronts[0].settle()
+    async with reordering([sender], seed, wait=30) as ways, serve(ways.fronts[0], socket):
+        extra = ["-semihosting-config", "enable=on", *options, *ways.options]
+        config = load_config(machine)
+        command = config.command(qemu, [socket], properties=PATIENT, slots=ways.slots, extra=extra)
+        async with Qemu(command) as vm:
+            await vm.wait()
+            said = vm.console_tail(1)[0]
     assert sender.rung == ENTRIES, said
     return Run(sender.torn, said, ways.fronts[0].tally)
 
@@ -101,7 +111,7 @@ async def test_a_guest_without_the_barrier_breaks(useless: str, qemu_binary: Qem
     """Every access has its label; the same seed gives the same run, another seed another one."""
     options = bare_metal(tmp_path, useless)
     first, again, other = [await drive(qemu_binary.path, options, tmp_path, seed) for seed in (1, 1, 2)]
-    assert first.torn
+    assert first.torn and first.said == f"sent: {ENTRIES}"
     assert (first.tally.accesses, first.tally.in_order, first.tally.pauses) == (ALL, 0, 0)
     assert first == again
     assert first.tally.arrived != other.tally.arrived
@@ -152,6 +162,17 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     stores = [event for event in read_trace(Path("trace")) if event.bar == 2]
     assert len(stores) == 4 * ENTRIES
     assert {(event.peripheral, event.type) for event in stores} == {(16 << 3, NORMAL_NC)}
+
+
+def test_a_guest_far_ahead_of_its_device_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The answer to its read is behind all that it posted: with a slow device, or on a busy machine, after seconds."""
+    boot = [*bare_metal(tmp_path, "dmb oshst"), "-semihosting-config", "enable=on"]
+    options = ["--device", f"{__name__}:Slow", "--reorder", "1", "--", *boot]
+    done = CliRunner().invoke(main, ["qemu", "el2", *options], prog_name="pyvfio-user")
+    assert (done.exit_code, capfd.readouterr().out.splitlines()[-1]) == (0, f"sent: {ENTRIES}")
+    assert f"Slow, seed 1: {ALL} accesses by their labels, 0 in order" in done.output
 
 
 @pytest.mark.parametrize(
