@@ -7,17 +7,18 @@ from enum import Enum
 
 from ..errors import DefinitionError
 from .order import Order, bits
-from .tlp import Tlp
+from .tlp import Tlp, TlpKind
 
 
 def may_pass(later: Tlp, earlier: Tlp) -> bool:
     """Whether a TLP may overtake one that was sent before it: table 2-40, one traffic class, one requester, no IDO.
 
     A posted write must be able to pass a read, or there is deadlock; it passes another write only with RO. Nothing that
-    is not posted passes a write, but a completion with RO. Completions of one request stay in order.
+    is not posted passes a write, but with RO a completion, or a request with data. Completions of one request stay in
+    order.
     """
     if earlier.kind.posted:
-        return later.relaxed and (later.kind.posted or later.kind.completion)
+        return later.relaxed and later.kind not in (TlpKind.MEMORY_READ, TlpKind.CONFIG_READ)
     if later.kind.completion and earlier.kind.completion:
         return later.effects != earlier.effects or later.bar != earlier.bar
     return True

@@ -235,7 +235,8 @@ def _request(kind: TlpKind, bar: int | None, enabled: Sequence[int], group: list
     data: bytes | None = b""
     if kind in (TlpKind.MEMORY_WRITE, TlpKind.CONFIG_WRITE, TlpKind.ATOMIC):
         data = _payload(inside, start, end)
-    return Tlp(kind, bar, start, length, first_be, last_be, data, carries, link.relaxed)
+    relaxed = link.relaxed and bar != BAR_CONFIG  # reserved in configuration requests (2.2.7)
+    return Tlp(kind, bar, start, length, first_be, last_be, data, carries, relaxed)
 
 
 def _enables(offsets: Sequence[int]) -> tuple[int, int, int, int]:
@@ -260,7 +261,7 @@ def completions(request: Tlp, link: Link = DEFAULT_LINK, data: bytes | None = No
     """The completions of a request, in address order (2.3.1.1), cut at every multiple of the RCB [M].
 
     `data`: what the device answers with, from the first enabled byte to the last. A write of configuration space gets a
-    completion without data. Raises DefinitionError for a posted request, and for data of another length.
+    completion without data. Relaxed Ordering is the request's (2.2.9). Raises DefinitionError for a posted request, and for data of another length.
     """
     if request.kind.posted or request.kind.completion:
         raise DefinitionError(f"a request must not be posted to be completed, not {request.kind.value}")
@@ -275,7 +276,7 @@ def completions(request: Tlp, link: Link = DEFAULT_LINK, data: bytes | None = No
         until = min((at // link.completion_boundary + 1) * link.completion_boundary, span.stop)
         length = (until + _DW - 1) // _DW - at // _DW
         part = None if data is None else data[at - span.start : until - span.start]
-        kind = TlpKind.COMPLETION_DATA
-        found.append(Tlp(kind, request.bar, at, length, 0, 0, part, request.effects, remaining=span.stop - at))
+        kind, left = TlpKind.COMPLETION_DATA, span.stop - at
+        found.append(Tlp(kind, request.bar, at, length, 0, 0, part, request.effects, request.relaxed, left))
         at = until
     return found

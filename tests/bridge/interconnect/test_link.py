@@ -11,23 +11,28 @@ from pyvfio_user.bridge.errors import DefinitionError
 from pyvfio_user.bridge.interconnect.behaviours import behaviours
 from pyvfio_user.bridge.interconnect.link import Failure, Notice, arrivals, may_pass, who_notices
 from pyvfio_user.bridge.interconnect.order import Order
-from pyvfio_user.bridge.interconnect.program import Program, dmb, load, store
+from pyvfio_user.bridge.interconnect.program import Program, atomic, dmb, load, store
 from pyvfio_user.bridge.interconnect.tlp import Link, Tlp, completions, tlps
 from pyvfio_user.bridge.stream import BAR_CONFIG
 
 PROGRAM = Program.of(
-    store(0, type=NGRE), load(8, type=NGRE), load(16, type=NGRE), store(0, 4, bar=BAR_CONFIG, type=NGRE)
+    store(0, type=NGRE),
+    load(8, type=NGRE),
+    load(16, type=NGRE),
+    store(0, 4, bar=BAR_CONFIG, type=NGRE),
+    atomic(24, type=NGRE),
 )
 
 
 def requests(link: Link) -> dict[str, Tlp]:
     order = Order(PROGRAM)
-    write, read, other, config = tlps(order.effects, (1, 2, 4, 8), link)
+    write, read, other, config, atomic_op = tlps(order.effects, (1, 2, 4, 8, 16), link)
     return {
         "posted": write,
         "read": read,
         "config": config,
-        "completion": completions(read, link)[0]._replace(relaxed=link.relaxed),
+        "atomic": atomic_op,
+        "completion": completions(read, link)[0],
         "other completion": completions(other, link)[0],
     }
 
@@ -41,6 +46,8 @@ def requests(link: Link) -> dict[str, Tlp]:
         ("posted", "completion", True, True),
         ("read", "posted", False, False),
         ("config", "posted", False, False),
+        ("atomic", "posted", False, True),
+        ("atomic", "read", True, True),
         ("read", "read", True, True),
         ("completion", "posted", False, True),
         ("completion", "read", True, True),
@@ -51,6 +58,13 @@ def requests(link: Link) -> dict[str, Tlp]:
 def test_what_may_pass_what(later: str, earlier: str, plain: bool, relaxed: bool) -> None:
     assert may_pass(requests(Link())[later], requests(Link())[earlier]) is plain
     assert may_pass(requests(Link(relaxed=True))[later], requests(Link(relaxed=True))[earlier]) is relaxed
+
+
+def test_relaxed_ordering_is_the_requests() -> None:
+    """A completion has that of its request (PCIe 2.2.9); configuration requests have none (2.2.7)."""
+    made = requests(Link(relaxed=True))
+    assert {name for name, tlp in made.items() if tlp.relaxed} == made.keys() - {"config"}
+    assert not any(tlp.relaxed for tlp in completions(made["config"], Link(relaxed=True)))
 
 
 def test_a_read_of_the_device_pushes_its_dma_and_interrupts() -> None:
