@@ -261,7 +261,8 @@ def completions(request: Tlp, link: Link = DEFAULT_LINK, data: bytes | None = No
     """The completions of a request, in address order (2.3.1.1), cut at every multiple of the RCB [M].
 
     `data`: what the device answers with, from the first enabled byte to the last. A write of configuration space gets a
-    completion without data. Relaxed Ordering is the request's (2.2.9). Raises DefinitionError for a posted request, and for data of another length.
+    completion without data. Relaxed Ordering is the request's (2.2.9). Raises DefinitionError for a posted request, and
+    for data of another length.
     """
     if request.kind.posted or request.kind.completion:
         raise DefinitionError(f"a request must not be posted to be completed, not {request.kind.value}")
