@@ -24,6 +24,7 @@ SILENCE = 5.0
 """Seconds after which a client that said no VERSION makes room for another: so long QEMU itself waits for an answer."""
 
 _PAUSE = 0.5  # seconds until the next attempt after a client could not be accepted
+_LONGEST_PATH = 107  # sun_path has 108 bytes, with the one that ends it
 _MAX_REFUSALS = 16  # clients being refused at a time; more are disconnected without a word
 
 
@@ -160,9 +161,12 @@ async def serve(
     Raises:
         DefinitionError: the budget is not more than 0; or the device is being served already.
         FileExistsError: something else than a socket is at `path`, a symbolic link included.
-        OSError: EADDRINUSE when somebody listens there; or why the socket cannot be made.
+        OSError: EADDRINUSE when somebody listens there; ENAMETOOLONG for a path of more than 107 bytes, all that an
+            address holds (unix(7)); or why the socket cannot be made.
     """
     path = Path(path)
+    if (length := len(os.fsencode(path))) > _LONGEST_PATH:
+        raise OSError(errno.ENAMETOOLONG, f"path must be at most {_LONGEST_PATH} bytes, not {length}", os.fspath(path))
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,14 +18,19 @@ SHIPPED = {
 }
 
 
+_NOBODYS = (__file__, "<frozen abc>", "<frozen importlib._bootstrap>")
+_KIT = tuple(f"{Path(__file__).parents[1] / part}/" for part in ("bridge", "devices", "guest"))
+"""Where a mistake of the user's is found, but was not made."""
+
+
 class UnknownDevice(ValueError):
-    """No device has that name; the message says what names there are, or why the class cannot be had."""
+    """No device has that name; the message says what names there are, or why one cannot be had."""
 
 
 def create_device(name: str) -> Device:
     """Return a new device by its name in `SHIPPED`, or by `MODULE:CLASS` (the current folder is searched as well).
 
-    Raises `UnknownDevice`; whatever the class itself raises when it is built passes through.
+    Raises `UnknownDevice`, also with whatever the module or the class itself raises.
     """
     place = SHIPPED.get(name, name)
     module_name, colon, class_name = place.partition(":")
@@ -34,14 +40,24 @@ def create_device(name: str) -> Device:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module raises is told in a line
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        named = isinstance(error, SyntaxError | ModuleNotFoundError)  # these say by themselves where or what
-        why = f"{type(error).__name__}: {error}" + ("" if named else f" ({where.filename}, line {where.lineno})")
-        raise UnknownDevice(f"device must be in a module that can be imported, not {name}: {why}") from error
+    except (Exception, SystemExit) as error:  # whatever a user's module raises is told in a line
+        raise UnknownDevice(f"device must be in a module that can be imported, not {name}: {_why(error)}") from error
     from ..devices import Device
 
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, Device)):
         raise UnknownDevice(f"device must be a class derived from Device, not {name}")
-    return kind()
+    try:
+        return kind()
+    except (Exception, SystemExit) as error:
+        raise UnknownDevice(f"device must be made without arguments, not {name}: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    """What was raised, and in which line of the user's, unless the error says so by itself."""
+    said = f"{type(error).__name__}: {error}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _NOBODYS]
+    own = [frame for frame in frames if not frame.filename.startswith(_KIT)] or frames
+    if not own or isinstance(error, SyntaxError | ModuleNotFoundError):
+        return said
+    return f"{said} ({own[-1].filename}, line {own[-1].lineno})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from typing import Any
 
@@ -17,7 +18,7 @@ from .commands.push import push
 from .commands.qemu import qemu
 from .commands.serve import serve
 from .commands.trace import trace
-from .errors import KernelError, MatrixError, QemuError, TraceError, missing_extra
+from .errors import BuildError, KernelError, MatrixError, QemuError, TraceError, missing_extra
 from .machines import ConfigError
 from .provision.errors import ProvisionError
 
@@ -29,6 +30,7 @@ _MISTAKES = (
     DefinitionError,
     ProvisionError,
     QemuError,
+    BuildError,
     KernelError,
     MatrixError,
     StreamError,
@@ -46,6 +48,11 @@ class _Commands(click.Group):
             ctx.exit(_INTERRUPTED)
         except _MISTAKES as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno is None or error.errno == errno.EPIPE:  # click ends silently when nobody reads any more
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror}") from error
         except ModuleNotFoundError as error:
             if message := missing_extra(error, "this command"):
                 raise click.ClickException(message) from error

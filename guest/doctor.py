@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .errors import TraceError
+from .errors import BuildError, TraceError
 from .provision.browser import find_browser
 from .provision.cache import cache_directory
 from .provision.compiler import find_compiler
@@ -97,7 +97,7 @@ def _tracer() -> Finding:
         return Finding("tracer", "", "", "it needs a QEMU", optional=True)
     try:
         require_api(qemu.path)
-    except TraceError as error:
+    except (BuildError, TraceError) as error:
         return Finding("tracer", "", "", str(error), optional=True)
     return Finding("tracer", "QEMU's plugin API", str(API_VERSION), optional=True)
 

@@ -23,6 +23,10 @@ class MatrixError(RuntimeError):
     """A run of the matrix ended without a result; the message says why, QEMU's command and console included."""
 
 
+class BuildError(RuntimeError):
+    """Something that a guest or QEMU is to run could not be built; the message has the command and what it said."""
+
+
 class TraceError(RuntimeError):
     """A guest cannot be traced, or a trace not be shown; the message says why."""
 

@@ -87,7 +87,7 @@ def config_names() -> list[str]:
 
 def load_config(name: str) -> MachineConfig:
     """Return the machine of that name, or the one in the config file at that path. Raises `ConfigError`."""
-    path = Path(name) if "/" in name or name.endswith(".cfg") else config_directory() / f"{name}.cfg"
+    path = config_directory() / f"{name}.cfg" if name in config_names() else Path(name)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -7,16 +7,12 @@ The result is kept in the user's cache directory, under a name that depends on e
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from .provision.cache import cache_directory
+from .compiling import kept, run_compiler
+from .errors import BuildError
 from .provision.compiler import Compiler, find_compiler
 from .stubs import ops_source, probe_header
 
@@ -42,11 +38,6 @@ _KIND_FLAGS = {
 }
 _OTHERS = {2: ("hypervisor.c",), 1: ("stage2.c", "timer.c")}
 """The sources that are not for the guest at an exception level."""
-_BUILD_TIMEOUT_SECONDS = 300
-
-
-class PayloadError(RuntimeError):
-    """The guest could not be built; the message has the command and what the compiler said."""
 
 
 def sources() -> dict[str, str]:
@@ -58,7 +49,7 @@ def sources() -> dict[str, str]:
         if each.name.endswith((".c", ".h", ".S", ".ld"))
     }
     if "start.S" not in texts:
-        raise PayloadError(f"the guest's sources must be in {folder}, which has none")
+        raise BuildError(f"the guest's sources must be in {folder}, which has none")
     return {**texts, "ops.S": ops_source(), "probe.h": probe_header()}
 
 
@@ -66,19 +57,13 @@ def build(compiler: Compiler | None = None, *, el: int = 2) -> Path:
     """The guest's ELF for an exception level, built now or earlier from the same sources by the same compiler.
 
     Raises:
-        PayloadError: The compiler refuses the sources, or cannot be run.
+        BuildError: The compiler refuses the sources, or cannot be run.
         ProvisionError: There is no compiler.
     """
     chosen = compiler or find_compiler()
     texts = sources()
     parts = (el, chosen.kind, chosen.version, _KIND_FLAGS[chosen.kind], TARGET_FLAGS, sorted(texts.items()))
-    target = cache_directory() / f"guest-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.elf"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-            # Renamed into place, so that a build going on in another process never sees half a file.
-            os.replace(compile_in(Path(folder), chosen, texts, el=el), target)
-    return target
+    return kept("guest", parts, lambda folder: compile_in(folder, chosen, texts, el=el), ".elf")
 
 
 def compile_in(
@@ -87,23 +72,11 @@ def compile_in(
     """The ELF compiled in this folder from these sources for an exception level, with `extra` flags for the compiler.
 
     Raises:
-        PayloadError: The compiler refuses the sources, or cannot be run.
+        BuildError: The compiler refuses the sources, or cannot be run.
     """
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     units = sorted(file for file in texts if file.endswith((".c", ".S")) and file not in _OTHERS[el])
     flags = (*_KIND_FLAGS[compiler.kind], *TARGET_FLAGS, f"-DHOME_EL={el}", *extra, "-Wl,-T,guest.ld")
-    _run([*compiler.command, *flags, *units, "-o", "guest.elf"], folder)
+    run_compiler("the guest", [*compiler.command, *flags, *units, "-o", "guest.elf"], folder)
     return folder / "guest.elf"
-
-
-def _run(command: list[str], folder: Path) -> None:
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PayloadError(f"the guest's compiler must run: {error}") from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise PayloadError(f"the guest must compile; {shlex.join(command)} ended with {done.returncode}:\n{said}")

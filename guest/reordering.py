@@ -45,7 +45,7 @@ async def reordering(
     given the events that were traced, packed. `watch` draws the first device's run.
 
     Raises:
-        TraceError: the tracer cannot be built.
+        BuildError, TraceError: the tracer cannot be built.
         DefinitionError: `speculate` is no chance.
     """
     with Tracer(eager=True) as tracer:

@@ -6,10 +6,8 @@ A `Tracer` has the options for a QEMU's command; its events are read as they com
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,14 +20,13 @@ from typing import BinaryIO, NamedTuple
 
 from ..bridge.ring import Ring
 from ..bridge.stream import EVENT, Event, file_header, unpack_all
+from .compiling import kept, run_compiler
 from .errors import TraceError
-from .provision.cache import cache_directory
 
 API_VERSION = 7
 """The version of QEMU's plugin interface that the tracer is written for. It changed incompatibly before."""
 
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread")
-_BUILD_SECONDS = 120
 _PROBE_SECONDS = 20
 _POLL_SECONDS = 0.01
 
@@ -75,49 +72,43 @@ def find_host_compiler() -> str:
 
 
 def compile_in(folder: Path, compiler: str, extra: Sequence[str] = ()) -> Path:
-    """The plugin, compiled in this folder. Raises `TraceError` with what the compiler said."""
+    """The plugin, compiled in this folder. Raises `BuildError` with what the compiler said."""
     texts = sources()
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     units = sorted(name for name in texts if name.endswith(".c"))
-    command = [compiler, *FLAGS, *extra, *units, "-o", "tracer.so"]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise TraceError(f"the tracer's compiler must run: {error}") from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise TraceError(f"the tracer must compile; {shlex.join(command)} ended with {done.returncode}:\n{said}")
+    run_compiler("the tracer", [compiler, *FLAGS, *extra, *units, "-o", "tracer.so"], folder)
     return folder / "tracer.so"
 
 
 def build() -> Path:
-    """The plugin, built now or earlier from the same sources by the same compiler. Raises `TraceError`."""
+    """The plugin, built now or earlier from the same sources by the same compiler.
+
+    Raises `TraceError` where there is no compiler, and `BuildError`.
+    """
     compiler = find_host_compiler()
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     parts = (compiler, version, FLAGS, sorted(sources().items()))
-    target = cache_directory() / f"tracer-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-            os.replace(compile_in(Path(folder), compiler), target)
-    return target
+    return kept("tracer", parts, lambda folder: compile_in(folder, compiler), ".so")
 
 
 def api_version(qemu: Path) -> int | None:
-    """The newest version of the plugin interface that a QEMU has; None: it takes no plugins. Raises `TraceError`.
+    """The newest version of the plugin interface that a QEMU has; None: it takes no plugins.
 
     QEMU says it only when it refuses a plugin: so it is shown one that asks for version 2**31 - 1.
+    Raises `TraceError` or `BuildError`.
     """
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
         probe = Path(folder) / "probe.so"
         source = '__attribute__((visibility("default"))) int qemu_plugin_version = 0x7fffffff;\n'
         source += "int qemu_plugin_install(void);\nint qemu_plugin_install(void) { return 1; }\n"
         command = [find_host_compiler(), "-shared", "-fPIC", "-x", "c", "-", "-o", str(probe)]
-        subprocess.run(command, input=source, text=True, capture_output=True, check=True, timeout=_BUILD_SECONDS)
+        run_compiler("a plugin", command, Path(folder), source)
         command = [str(qemu), "-machine", "none", "-nodefaults", "-display", "none", "-plugin", str(probe)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_PROBE_SECONDS, start_new_session=True
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise TraceError(f"{qemu} must say whether it takes a plugin, not fail with: {error}") from error
     found = re.search(r"supports only up to version (\d+)", done.stderr)
@@ -138,7 +129,7 @@ class Tracer:
     def __init__(
         self, windows: Sequence[Window] = VIRT_WINDOWS, *, capacity: int = 1 << 20, eager: bool = False
     ) -> None:
-        """Build the plugin if need be; `capacity` is of the ring, in events. Raises `TraceError`.
+        """Build the plugin if need be; `capacity` is of the ring, in events. Raises `TraceError`, `BuildError`.
 
         `eager`: barriers are there before the access behind them is done, and some that no access follows, too.
         """

@@ -19,13 +19,14 @@ from ..devices.probe import Probe
 from ..devices.probe_map import Reg
 from .boot import booted
 from .commander import Guest
-from .errors import KernelError, MatrixError
+from .errors import BuildError, KernelError, MatrixError, QemuError
 from .hello import Hello
 from .jobs import Job, JobResult, Progress, Runner
 from .kvm.job import KernelJob
 from .kvm.schemes import look_at
 from .lanes.el2 import El2Lane
 from .plan import Fault
+from .provision.errors import ProvisionError
 from .script import Space
 
 
@@ -48,6 +49,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
     why: str
 
+
+_FOR_PEOPLE = (BuildError, KernelError, MatrixError, ProvisionError, QemuError)
+"""Errors whose messages say all; of others the type is said, too."""
 
 Report = StepDone | Finished | Failed
 
@@ -91,6 +95,7 @@ async def run_in_process(job: AnyJob, cpu_number: int | None, progress: Progress
         *([] if cpu_number is None else [str(cpu_number)]),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        preexec_fn=_ignore_interrupts,
         limit=1 << 30,
     )
     assert process.stdin is not None and process.stdout is not None
@@ -115,6 +120,11 @@ async def run_in_process(job: AnyJob, cpu_number: int | None, progress: Progress
             await process.wait()
 
 
+def _ignore_interrupts() -> None:
+    """Ctrl-C is the parent's, which then sends SIGTERM; ignored from the first, while the child still imports."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _emit(report: Report) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
@@ -132,14 +142,13 @@ def main() -> None:
     """Run the job on standard input; the argument, if any, is the CPU to run on."""
     if len(sys.argv) > 1:
         os.sched_setaffinity(0, {int(sys.argv[1])})
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then sends SIGTERM
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=AnyJob)
     try:
         _emit(Finished(run(_until_terminated(job))))
     except asyncio.CancelledError:
         raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:  # the parent shows it: this process has no other way to say it
-        said = str(error) if isinstance(error, KernelError | MatrixError) else f"{type(error).__name__}: {error}"
+        said = str(error) if isinstance(error, _FOR_PEOPLE) else f"{type(error).__name__}: {error}"
         _emit(Failed(said))
         raise SystemExit(1) from error
 

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from ..attributes import MemoryType
 from ..endpoint import HasEndpoint
+from ..errors import DefinitionError
 from ..interconnect import DEFAULT_LINK, RULES, Link, Rules, dmb
 from ..stream import Event, Flag, Kind
+from ..wire import RegionIndex
 from .front import Front
 from .live import HELD, Live
 from .watched import Watch
@@ -36,6 +38,8 @@ class Reordered(Front):
     All BARs are trapped. Accesses outside of the ranges go straight on. `wait`: seconds after which writes arrive
     though nothing comes behind them: they do in finite time. A run is the same again with the same seed when the client
     makes the same accesses, without a pause of that length within them. `watch` draws the run.
+
+    Raises DefinitionError for a range that is not within a BAR of the device.
     """
 
     def __init__(
@@ -50,6 +54,14 @@ class Reordered(Front):
         link: Link = DEFAULT_LINK,
         watch: Watch | None = None,
     ) -> None:
+        for each in types:
+            region = device.endpoint.regions.get(each.bar) if each.bar < RegionIndex.ROM else None
+            size = 0 if region is None else region.size
+            if not 0 < each.size <= size - each.offset:
+                raise DefinitionError(
+                    f"what is assumed must be within BAR {each.bar}, of {size} bytes, "
+                    f"not {each.size} bytes at {each.offset:#x}"
+                )
         super().__init__(device, Live(seed, held=held, rules=rules, link=link), wait=wait, watch=watch)
         self._types = types
 

@@ -73,10 +73,10 @@ def timeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def prepare_timeline(page: Path | None, perfetto: Path | None) -> None:
     """Say before a run what would keep `write_timeline` from writing after it; raises as that does."""
-    make_room(page, perfetto)
     for file, needs in ((page, "jinja2"), (perfetto, "perfetto")):
         if file is not None:
             importlib.import_module(needs)
+    make_room(page, perfetto)
 
 
 def write_timeline(timeline: Timeline, page: Path | None, perfetto: Path | None) -> None:

@@ -59,24 +59,23 @@ def kvm(
     """
     from ...bridge.errors import DefinitionError
     from ...bridge.schemes import SCHEMES
-    from ..errors import KernelError, MatrixError
+    from ..errors import BuildError, KernelError, MatrixError
     from ..kvm.kernels import kernel_jobs
     from ..kvm.quick_view import show_scenarios
     from ..matrix_view import Shown, view_jobs
-    from ..payload import PayloadError
     from ..provision.errors import ProvisionError
 
-    if expect is not None and expect not in SCHEMES:
-        raise DefinitionError(f"scheme must be one of {', '.join(SCHEMES)}, not {expect}")
     make_room(json_file, page)
 
     async def session() -> int:
         try:
+            if expect is not None and expect not in SCHEMES:
+                raise DefinitionError(f"scheme must be one of {', '.join(SCHEMES)}, not {expect}")
             jobs = kernel_jobs(kernels, cpus, modules=modules, config=config, expect=expect, append=append, linux=linux)
             if scenarios:
                 return AS_EXPECTED if await show_scenarios([*jobs], scenarios, console()) else OTHERWISE
             found = await view_jobs([*jobs], Shown(console(), json_file, page, claims=claims))
-        except (KernelError, MatrixError, PayloadError, ProvisionError) as error:
+        except (BuildError, DefinitionError, KernelError, MatrixError, ProvisionError) as error:
             click.echo(f"Error: {error}", err=True)
             return UNTESTED
         if any(kernel.failure for kernel in found.kernels):

@@ -5,11 +5,6 @@ Their names in the cache depend on everything that went into them.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,13 +12,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from .. import payload
-from ..payload import PayloadError
-from ..provision.cache import cache_directory
+from ..compiling import kept, run_compiler
 from ..provision.compiler import Compiler, find_linux_compiler
 
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-static", "-pthread", "-s", "-Wall", "-Wextra", "-Wconversion")
 _VMM = "main vcpu bus device pci msix vgic memory remap rules failure asking"
-_TIMEOUT_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -58,32 +51,20 @@ def build(program: str, compiler: Compiler | None = None) -> Path:
     """The program's ELF, built now or earlier from the same sources by the same compiler.
 
     Raises:
-        PayloadError: The compiler refuses the sources, or cannot be run.
+        BuildError: The compiler refuses the sources, or cannot be run.
         ProvisionError: There is no compiler.
     """
     chosen = compiler or find_linux_compiler()
     parts = (program, chosen.kind, chosen.version, FLAGS, PROGRAMS[program], sorted(PROGRAMS[program].texts().items()))
-    target = cache_directory() / f"{program}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-            os.replace(compile_in(Path(folder), program, chosen), target)
-    return target
+    return kept(program, parts, lambda folder: compile_in(folder, program, chosen))
 
 
 def compile_in(folder: Path, program: str, compiler: Compiler, extra: Sequence[str] = ()) -> Path:
-    """The program compiled in this folder, with `extra` flags for the compiler. Raises `PayloadError`."""
+    """The program compiled in this folder, with `extra` flags for the compiler. Raises `BuildError`."""
     chosen = PROGRAMS[program]
     texts = chosen.texts()
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     units = [name for name in texts if not name.endswith(".h")]
-    command = [*compiler.command, *FLAGS, *chosen.flags, *extra, *units, "-o", program]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PayloadError(f"the guest's compiler must run: {error}") from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise PayloadError(f"{program} must compile; {shlex.join(command)} ended with {done.returncode}:\n{said}")
+    run_compiler(program, [*compiler.command, *FLAGS, *chosen.flags, *extra, *units, "-o", program], folder)
     return folder / program

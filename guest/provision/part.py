@@ -57,10 +57,15 @@ def host(debian: Debian) -> Host:
 
 
 def ask(command: Sequence[str | Path], text: str = "") -> str:
-    """Return what a program prints, given `text`. Raises `ValueError` when it does not run, or fails."""
+    """Return what a program prints, given `text`. Raises `ValueError` when it does not run, or fails.
+
+    Ctrl-C at the terminal is for whoever asks, not for the program: ended by it, it would seem not to serve.
+    """
     words = [str(word) for word in command]
     try:
-        done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=_PROBE_SECONDS)
+        done = subprocess.run(
+            words, input=text, capture_output=True, text=True, timeout=_PROBE_SECONDS, start_new_session=True
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ValueError(f"{words[0]} must run, not fail with: {error}") from error
     if done.returncode != 0:

@@ -58,11 +58,12 @@ def show(matrix: Matrix, console: Console, questions: dict[str, str]) -> None:
     legend = Text("  ").join(Text(text, style) for style, text in _LEGEND)
     console.print(legend)
     console.print(f"[dim]{HONESTY}[/dim]")
-    console.print(summary(matrix))
+    if matrix.cells:
+        console.print(summary(matrix))
     for line in matrix.vanished:
         console.print(Text.assemble(("known deviation not seen any more:", "yellow"), f" {line}"))
     for line in matrix.problems[:40]:
-        console.print(Text.assemble(("disagree:", "bold red"), f" {line}"))
+        console.print(Text.assemble(("disagree:", "bold red"), f" {line}"), soft_wrap=True)
     if len(matrix.problems) > 40:
         console.print(f"[bold red]... and {len(matrix.problems) - 40} more[/bold red] (the JSON file has all)")
 

@@ -9,6 +9,7 @@ import pytest
 
 from pyvfio_user.bridge.attributes import NGNRE, NORMAL_NC
 from pyvfio_user.bridge.client_link import VfioUserError
+from pyvfio_user.bridge.errors import DefinitionError
 from pyvfio_user.bridge.explore.served import Assumed, Reordered
 from pyvfio_user.devices import Bar, Device, Doorbell, PciId, Register, Registers, WriteCombineWindow
 from pyvfio_user.devices.upcase import Upcase
@@ -177,3 +178,18 @@ async def test_a_handler_that_raises_loses_nothing_else(caplog: pytest.LogCaptur
             assert await client.bars[0].read(0x08, 8) == 0x0102_0304_0506_0708
         seen |= {message.splitlines()[0] for message in caplog.messages}
     assert "Touchy: write of 4 bytes in BAR 0 at 0x0, done later, failed" in seen
+
+
+@pytest.mark.parametrize(
+    ("bar", "offset", "size", "of"),
+    [(3, 0, 16, 0), (7, 0, 16, 0), (0, 4080, 17, 4096), (0, 4096, 1, 4096), (0, 0, 0, 4096)],
+)
+def test_what_is_assumed_must_be_of_the_device(bar: int, offset: int, size: int, of: int) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        Reordered(Sender(), [WINDOW, Assumed(bar, offset, size, NGNRE)], seed=1)
+    wanted = f"what is assumed must be within BAR {bar}, of {of} bytes, not {size} bytes at {offset:#x}"
+    assert str(caught.value) == wanted
+
+
+def test_what_is_assumed_may_be_all_of_a_bar() -> None:
+    Reordered(Sender(), [Assumed(0, 0, 4096, NGNRE), Assumed(2, 4095, 1, NORMAL_NC)], seed=1)

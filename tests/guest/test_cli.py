@@ -20,13 +20,14 @@ from click.testing import CliRunner, Result
 
 from pyvfio_user.bridge.client import Client
 from pyvfio_user.bridge.loop import SPIN_US
+from pyvfio_user.bridge.stream import file_header
 from pyvfio_user.guest.cli import main
 from pyvfio_user.guest.machines import device_option, load_config
 from pyvfio_user.guest.provision.qemu import find_qemu
 
 from .fake_debian import script
 
-PROGRAM = [sys.executable, "-c", "from pyvfio_user.guest.cli import main; main(prog_name='pyvfio-user')"]
+PROGRAM = [sys.executable, "-m", "pyvfio_user.guest"]
 
 
 def invoke(*arguments: str) -> Result:
@@ -95,7 +96,8 @@ def test_every_command_has_help(command: str) -> None:
         ("serve json:JSONDecoder --socket s", "device must be a class derived from Device, not json:JSONDecoder"),
         ("serve json:Nothing --socket s", "device must be a class derived from Device, not json:Nothing"),
         ("serve upcase --socket /no/such/folder/s", "cannot serve on /no/such/folder/s: No such file or directory"),
-        (f"serve upcase --socket /{'x' * 120}", f"cannot serve on /{'x' * 120}: AF_UNIX path too long"),
+        (f"serve upcase --socket /{'x' * 120}",
+         f"cannot serve on /{'x' * 120}: path must be at most 107 bytes, not 121"),
         ("serve upcase --socket s --html /proc/x/t.html", "cannot write /proc/x/t.html: No such file or directory"),
         ("qemu el9", "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, kvm-gicv2, qtest, or a readable file, "
                      "not el9 (No such file or directory)"),
@@ -266,6 +268,11 @@ async def test_a_device_of_ones_own_is_found_in_the_current_folder(
     [
         ("1/0", r"ZeroDivisionError: division by zero \(\S+/broken.py, line 1\)"),
         ("def x(:", r"SyntaxError: invalid syntax \(broken.py, line 1\)"),
+        ("raise SystemExit(3)", r"SystemExit: 3 \(\S+/broken.py, line 1\)"),
+        (
+            "from pyvfio_user.devices import *\nclass R(Registers):\n    a = Register(3)",
+            r"DefinitionError: offset of R.a must be a multiple of its 4 bytes, not 0x3 \(\S+/broken.py, line 2\)",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_told_in_a_line(
@@ -278,6 +285,45 @@ def test_a_module_that_cannot_be_imported_is_told_in_a_line(
     assert result.exit_code == 1
     wanted = rf"Error: device must be in a module that can be imported, not broken:X: {why}\n"
     assert re.fullmatch(wanted, result.output)
+
+
+@pytest.mark.parametrize(
+    ("init", "why"),
+    [
+        ("def __init__(self): 1/0", r"ZeroDivisionError: division by zero \(\S+/unmade.py, line 3\)"),
+        ("def __init__(self, x): pass", r"TypeError: X.__init__\(\) missing 1 required positional argument: 'x'"),
+    ],
+)
+def test_a_device_that_cannot_be_made_is_told_in_a_line(
+    init: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unmade.py").write_text(f"from pyvfio_user.devices import Device\nclass X(Device):\n    {init}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "unmade", raising=False)
+    result = invoke("serve", "unmade:X", "--socket", "s")
+    assert result.exit_code == 1
+    assert re.fullmatch(rf"Error: device must be made without arguments, not unmade:X: {why}\n", result.output)
+
+
+def test_ctrl_c_while_the_command_is_imported_is_silent(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run([*PROGRAM, "machines"], capture_output=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    trace.write_bytes(file_header())
+    result = invoke("trace", str(trace), "--perfetto", "/dev/full")
+    assert (result.exit_code, result.output) == (1, "Error: cannot write /dev/full: No space left on device\n")
+
+
+def test_what_the_system_refuses_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    result = invoke("push", "--count", "1")
+    assert result.exit_code == 1
+    assert re.fullmatch(rf"Error: {tmp_path}/gone/pyvfio-user-\w+: No such file or directory\n", result.output)
 
 
 @pytest.mark.asyncio
@@ -326,6 +372,12 @@ async def test_the_exit_status_of_qemu_is_passed_on(
     monkeypatch.setenv("QEMU_SYSTEM_AARCH64", str(qemu))
     async with program("qemu", "qtest", folder=folder) as process:
         assert await asyncio.wait_for(process.wait(), 30) == 7
+
+
+def test_git_bisect_skips_what_could_not_be_looked_at_for_a_mistake_in_the_command() -> None:
+    result = invoke("kvm", "--kernel", "6.1", "--expect", "nobody-knows")
+    assert result.exit_code == 125
+    assert re.match(r"Error: scheme must be one of status-quo, .*, trap, not nobody-knows\n", result.output)
 
 
 @pytest.mark.parametrize("arguments", [("matrix", "--json"), ("matrix", "--html"), ("push", "--json")], ids=" ".join)

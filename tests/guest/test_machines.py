@@ -85,6 +85,16 @@ def test_a_config_without_a_command(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+def test_a_config_needs_no_ending_but_a_machine_that_ships_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "el2"):
+        Path(name).write_text("#$ qemu-system-aarch64 -readconfig mine -S\n")
+    assert load_config("mine").options == ("-S",)
+    assert load_config("el2").options != ("-S",)
+
+
 def test_an_unknown_machine() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("el3")

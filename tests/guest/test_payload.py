@@ -10,6 +10,7 @@ import pytest
 
 from pyvfio_user.guest import payload
 from pyvfio_user.guest.battery import BATTERY, INDEX
+from pyvfio_user.guest.errors import BuildError
 from pyvfio_user.guest.hello import pack_hello, pack_off, unpack_hello
 from pyvfio_user.guest.operation import SLOT, Kind, pattern
 from pyvfio_user.guest.plan import (
@@ -79,15 +80,13 @@ def test_a_build_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_what_the_compiler_says_is_in_the_error(tmp_path: Path) -> None:
     broken = {**payload.sources(), "main.c": "int main(void) { return nothing; }\n"}
-    with pytest.raises(
-        payload.PayloadError, match=r"(?s)^the guest must compile; .*'?nothing'? undeclared|.*undeclared"
-    ) as caught:
+    with pytest.raises(BuildError, match=r"(?s)^the guest must compile; .* undeclared") as caught:
         payload.compile_in(tmp_path, find_compiler(), broken)
     assert "nothing" in str(caught.value)
 
 
 def test_a_compiler_that_does_not_run_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(payload.PayloadError, match=r"^the guest's compiler must run: "):
+    with pytest.raises(BuildError, match=r"^the compiler of the guest must run: "):
         payload.compile_in(tmp_path, Compiler((str(tmp_path / "absent"),), "gcc", "1"), payload.sources())
 
 

@@ -6,6 +6,7 @@ import concurrent.futures
 import io
 import multiprocessing
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from pyvfio_user.guest.provision import apt, compiler
 from pyvfio_user.guest.provision.cache import cache_directory, locked, staging
 from pyvfio_user.guest.provision.errors import ProvisionError
+from pyvfio_user.guest.provision.part import ask
 from pyvfio_user.guest.provision.progress import Progress
 from pyvfio_user.guest.provision.qemu import QemuBinary, check, find_qemu, provide_qemu
 
@@ -113,6 +115,10 @@ def test_a_qemu_that_cannot_serve_says_why(answers: dict[str, str], message: str
 def test_a_qemu_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"/qemu must run, not fail with: .*No such file"):
         check(tmp_path / "qemu")
+
+
+def test_a_program_that_is_asked_is_out_of_reach_of_the_terminals_ctrl_c() -> None:
+    assert ask([sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"]) == "True\n"
 
 
 @pytest.mark.parametrize("version", ["10.1.0", "10.2.50", "11.0.0-rc1", "12.0"])

@@ -12,7 +12,7 @@ import pytest
 from pyvfio_user.bridge.ring import Ring
 from pyvfio_user.bridge.stream import EVENT, Event, Kind, file_header, lost_events, pack, read_trace
 from pyvfio_user.guest import tracing
-from pyvfio_user.guest.errors import TraceError
+from pyvfio_user.guest.errors import BuildError, TraceError
 from pyvfio_user.guest.provision.qemu import QemuBinary
 from pyvfio_user.guest.tracing import VIRT_WINDOWS, Recorded, Tracer, Window, recording
 
@@ -31,12 +31,12 @@ def test_a_build_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_what_the_compiler_says_is_in_the_error(tmp_path: Path) -> None:
     refuses = script(tmp_path / "cc", "#!/bin/sh\necho no such luck >&2; exit 3\n")
-    with pytest.raises(TraceError, match=r"(?s)^the tracer must compile; .*/cc .* ended with 3:\nno such luck$"):
+    with pytest.raises(BuildError, match=r"(?s)^the tracer must compile; .*/cc .* ended with 3:\nno such luck$"):
         tracing.compile_in(tmp_path, str(refuses))
 
 
 def test_a_compiler_that_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TraceError, match=r"^the tracer's compiler must run: "):
+    with pytest.raises(BuildError, match=r"^the compiler of the tracer must run: "):
         tracing.compile_in(tmp_path, str(tmp_path / "absent"))
     monkeypatch.setenv("CC", "no-such-cc")
     with pytest.raises(

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 from pyvfio_user.guest import tracing
-from pyvfio_user.guest.errors import TraceError
+from pyvfio_user.guest.errors import BuildError
 from pyvfio_user.guest.linux import programs
-from pyvfio_user.guest.payload import PayloadError, compile_in, sources
+from pyvfio_user.guest.payload import compile_in, sources
 from pyvfio_user.guest.provision.compiler import Compiler, find_compiler, find_linux_compiler
 
 HOT_PATH = Path(__file__).parents[2] / "bridge" / "hotpath"
@@ -44,7 +44,7 @@ def compile_guest(compiler: Compiler, flags: tuple[str, ...]) -> bool:
         try:
             for el in (1, 2):
                 compile_in(Path(folder), compiler, sources(), extra=flags, el=el)
-        except PayloadError as error:
+        except BuildError as error:
             print(error, file=sys.stderr)
             return False
     return True
@@ -56,7 +56,7 @@ def compile_programs(flags: tuple[str, ...]) -> bool:
         try:
             for name in programs.PROGRAMS:
                 programs.compile_in(Path(folder), name, find_linux_compiler(), extra=flags)
-        except PayloadError as error:
+        except BuildError as error:
             print(error, file=sys.stderr)
             return False
     return True
@@ -67,7 +67,7 @@ def compile_tracer(compiler: str, flags: tuple[str, ...]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         try:
             tracing.compile_in(Path(folder), compiler, extra=flags)
-        except TraceError as error:
+        except BuildError as error:
             print(error, file=sys.stderr)
             return False
     return True
