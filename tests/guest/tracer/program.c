@@ -66,10 +66,17 @@ static void more_instructions(void)
     CASE(17, "mov x0, #1; sttr x0, [%0]; ldr x1, [%0, #8]; stur w0, [%0, #4]; prfm pldl1keep, [%0]; ldrsw x1, [%0]", AT(0));
 }
 
-/* SVE with vectors of 16 bytes: ptrue p0.b; st1d {z0.d}; ld1d {z0.d}; str z0. */
+/*
+ * SVE with vectors of 16 bytes: ptrue p0.b; st1d {z0.d}; ld1d {z0.d}; str z0. Non-temporal, behind ptrue p0.b: stnt1d and
+ * ldnt1d {z0.d} at [x0] and at [x0, x1, lsl #3]; index z1.d, x0, #8, then stnt1d {z0.d} at [z1.d]; with other bytes in z1 and
+ * ptrue pn8.b, stnt1d and ldnt1d {z0.d-z1.d} at [x0]. Behind ptrue p0.b and index z1.d, x0, #8: ldnt1d and ldff1d {z0.d} at
+ * [z1.d], ldnf1d {z0.d} at [x0], mov w1, v0.s[0], str w1, [x0].
+ */
 static void scalable(void)
 {
     CASE(18, "mov x0, %0; movi v0.16b, #4; .inst 0x2518e3e0; .inst 0xe5e0e000; .inst 0xa5e0a000; .inst 0xe5804000", AT(0));
+    CASE(19, "mov x0, %0; mov x1, #2; movi v0.16b, #4; .inst 0x2518e3e0; .inst 0xe590e000; .inst 0xa580e000; .inst 0xe5816000; .inst 0xa581c000; .inst 0x04e84401; .inst 0xe59f2020; movi v1.16b, #5; .inst 0x25207810; .inst 0xa0606001; .inst 0xa0406001", AT(0));
+    CASE(35, "mov x0, %0; movi v0.16b, #6; str q0, [x0]; .inst 0x2518e3e0; .inst 0x04e84401; .inst 0xc59fc020; .inst 0xc5a0e020; .inst 0xa5f0a000; mov w1, v0.s[0]; str w1, [x0]", AT(0));
 }
 
 /* setp [x0]!, x1!, x2; setm; sete, and DC ZVA: from what is mapped into what is not. */

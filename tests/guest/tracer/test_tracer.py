@@ -76,6 +76,16 @@ INSTRUCTIONS = {
         "load 2+0x0 8: 0x4" + "04" * 7 + " sve", "load 2+0x8 8: 0x4" + "04" * 7 + " sve",
         "store 2+0x0 16: 0x4" + "04" * 15 + " sve",
     ],
+    19: [
+        f"{what} 2+{base + at:#x} 8: 0x{byte}" + f"0{byte}" * 7 + " sve non_temporal"
+        for base, filled, both in ((0, "44", True), (16, "44", True), (0, "44", False), (0, "4455", True))
+        for what in (("store", "load") if both else ("store",))
+        for at, byte in zip(range(0, 32, 8), filled, strict=False)
+    ],
+    35: [
+        "store 2+0x0 16: 0x6" + "06" * 15 + " simd",  # gathers and LDNF1 are not watched, and load what is there
+        "store 2+0x0 4: 0x6060606",
+    ],
 }  # fmt: skip
 
 
