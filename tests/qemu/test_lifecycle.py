@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -115,12 +114,10 @@ async def gone(attached: Attached) -> None:
 async def test_a_second_qemu_is_refused_at_once(serve_device: ServeDevice, qemu_qtest: StartQtest) -> None:
     served = await serve_device(BenchDevice())
     attached = await Attached.place(await qemu_qtest(served))
-    started = time.monotonic()
     with pytest.raises(QemuError) as caught:
         await qemu_qtest(served)
-    assert time.monotonic() - started < 3, "QEMU's own patience is 5 s"
     assert str(caught.value).startswith("QEMU ended with exit status 1\n")
-    assert "version reply: Device or resource busy" in str(caught.value)
+    assert "version reply: Device or resource busy" in str(caught.value), "an answer, not the end of QEMU's patience"
     await attached.write(0, SCRATCH, 7)
     assert await attached.read(0, SCRATCH) == 7, "the first is not disturbed"
 
