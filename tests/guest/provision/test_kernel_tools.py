@@ -20,7 +20,7 @@ from pyvfio_user.guest.provision.kernel_tools import (
 )
 from pyvfio_user.guest.provision.progress import Progress
 
-from .fake_debian import script
+from ..fake_debian import script
 
 GCC = "aarch64-linux-gnu-gcc"
 FAKE = '#!/bin/sh\necho "fake gcc 12.2 $LD_LIBRARY_PATH $M4"\n'

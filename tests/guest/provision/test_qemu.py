@@ -1,4 +1,4 @@
-"""Finding and fetching QEMU and the compiler, and the cache they come into."""
+"""Finding and fetching QEMU."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import concurrent.futures
 import io
 import multiprocessing
 import os
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from pyvfio_user.guest.provision import apt, compiler
-from pyvfio_user.guest.provision.cache import cache_directory, locked, staging
+from pyvfio_user.guest.provision import apt
 from pyvfio_user.guest.provision.errors import ProvisionError
-from pyvfio_user.guest.provision.part import ask
 from pyvfio_user.guest.provision.progress import Progress
 from pyvfio_user.guest.provision.qemu import QemuBinary, check, find_qemu, provide_qemu
 
-from .fake_debian import FakeDebian, fake_qemu, script
+from ..fake_debian import FakeDebian, fake_qemu
 
 
 @pytest.fixture
@@ -52,46 +48,6 @@ def quiet() -> tuple[Progress, io.StringIO]:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("/somewhere", "/somewhere/pyvfio-user"),
-        ("relative", "HOME/.cache/pyvfio-user"),
-        ("", "HOME/.cache/pyvfio-user"),
-    ],
-)
-def test_cache_directory(value: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", value)
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert str(cache_directory()) == expected.replace("HOME", "/home/someone")
-
-
-def test_staging_is_removed_unless_renamed_and_stale_ones_go(tmp_path: Path) -> None:
-    (tmp_path / ".staging-old").mkdir()
-    with locked(tmp_path, pytest.fail), staging(tmp_path) as stage:
-        (stage / "part").mkdir()
-        (stage / "part").rename(tmp_path / "part")
-    with pytest.raises(RuntimeError), staging(tmp_path):
-        raise RuntimeError
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "part"]
-
-
-def test_the_lock_says_that_it_waits(tmp_path: Path) -> None:
-    held, waited = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with locked(tmp_path, pytest.fail):
-            held.set()
-            assert waited.wait(10)
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        other = pool.submit(hold)
-        assert held.wait(10)
-        with locked(tmp_path, waited.set):
-            other.result(10)
-    assert waited.is_set()
-
-
-@pytest.mark.parametrize(
     ("answers", "message"),
     [
         ({"version": "7.2.19"}, "{path} must be QEMU 10.1 or newer, not 7.2.19"),
@@ -115,10 +71,6 @@ def test_a_qemu_that_cannot_serve_says_why(answers: dict[str, str], message: str
 def test_a_qemu_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"/qemu must run, not fail with: .*No such file"):
         check(tmp_path / "qemu")
-
-
-def test_a_program_that_is_asked_is_out_of_reach_of_the_terminals_ctrl_c() -> None:
-    assert ask([sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"]) == "True\n"
 
 
 @pytest.mark.parametrize("version", ["10.1.0", "10.2.50", "11.0.0-rc1", "12.0"])
@@ -231,20 +183,3 @@ def test_no_keyring(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(apt, "_KEYRINGS", (tmp_path / "absent",))
     with pytest.raises(ProvisionError, match=r"what to do: install debian-archive-keyring, or install QEMU"):
         provide_qemu(quiet()[0])
-
-
-def test_gcc_is_taken_when_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gcc = script(tmp_path / "aarch64-linux-gnu-gcc", "#!/bin/sh\necho 14.2.0\n")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert compiler.find_compiler() == compiler.Compiler((str(gcc),), "gcc", "14.2.0")
-
-
-def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ProvisionError) as caught:
-        compiler.find_compiler()
-    assert str(caught.value) == (
-        "no C compiler for AArch64 was found\n  what to do: install the Python package ziglang, "
-        "or aarch64-linux-gnu-gcc (Debian package gcc-aarch64-linux-gnu)"
-    )

@@ -15,7 +15,7 @@ from pyvfio_user.guest.provision.errors import ProvisionError
 from pyvfio_user.guest.provision.herd import Herd, check, find_herd, provide_herd
 from pyvfio_user.guest.provision.progress import Progress
 
-from .fake_debian import script
+from ..fake_debian import script
 
 FAKE = """\
 #!/bin/sh

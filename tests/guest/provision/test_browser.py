@@ -15,7 +15,7 @@ from pyvfio_user.guest.provision.browser import Browser, check, find_browser, pr
 from pyvfio_user.guest.provision.errors import ProvisionError
 from pyvfio_user.guest.provision.progress import Progress
 
-from .fake_debian import script
+from ..fake_debian import script
 
 FAKE = "#!/bin/sh\necho 'Chromium {version} built on Debian'\n"
 
