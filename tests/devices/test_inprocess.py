@@ -115,6 +115,16 @@ class TestAccesses:
         with pytest.raises(DefinitionError, match=r"^RAM must be given for the 8 bytes at 0x1000, not left out$"):
             kinds.write(None, 0x1000, bytes(8))
 
+    def test_ram_ends_behind_its_last_byte(self) -> None:
+        with InProcess(Upcase(), ram=[RAM]) as device:
+            device.write(None, RAM.stop - 8, b"the last")
+            assert device.read(None, RAM.stop - 8, 8) == b"the last"
+            for outside in (RAM.stop - 7, RAM.stop, RAM.start - 1):
+                with pytest.raises(DefinitionError, match=r"^RAM must be given for the 8 bytes at "):
+                    device.write(None, outside, bytes(8))
+                with pytest.raises(DefinitionError, match=r"^RAM must be given for the 8 bytes at "):
+                    device.read(None, outside, 8)
+
     def test_a_restart_forgets_everything(self, kinds: InProcess) -> None:
         kinds.write(0, 0x00, word(1))
         kinds.write(0, 0x04, word(5))

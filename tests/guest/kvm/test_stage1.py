@@ -44,6 +44,15 @@ def test_a_page_of_a_process_with_48_bits() -> None:
     assert find(words, AREA + 0x6000) == {AREA + 0x6000: None}
 
 
+def test_the_type_is_any_of_eight_in_mair() -> None:
+    mair = 0x0C_BB_08_04_00_44_F0_FF
+    words = {BASE: 0x9003, 0x9000 + 8 * 64: 0xA003, 0xA000: 0xB003}
+    words |= {0xB000 + 8 * index: 0x1000_0000 | LEAF | index << 2 for index in range(8)}
+    found = [find(words, AREA + 0x1000 * index, MAIR_EL2=mair) for index in range(8)]
+    kinds = [MemoryType(byte) for byte in mair.to_bytes(8, "little")]
+    assert found == [{AREA + 0x1000 * index: kind} for index, kind in enumerate(kinds)]
+
+
 def test_52_bits_begin_a_level_earlier() -> None:
     words = {BASE: 0x7003, 0x7000: 0x9003, 0x9000 + 8 * 64: 0x4000_0000 | LEAF & ~2 | 2 << 2}
     assert find(words, AREA + 0x5000, TCR_EL2=12) == {AREA + 0x5000: NORMAL_NC}

@@ -167,6 +167,19 @@ static void translations(void)
     enter(&call);
     write_sysreg(sctlr_el1, value);
     tlbi_guest();
+
+    mark(28); /* HCR_EL2.CD: what is Normal after stage 2 is Non-cacheable */
+    map(NC, NGNRE, 15, 0);
+    value = read_sysreg(hcr_el2);
+    write_sysreg(hcr_el2, value | 1ull << 32);
+    __asm__ volatile("isb");
+    tlbi_guest();
+    call = (struct call){ .pc = (uint64_t)stub_write8, .spsr = SPSR_EL(1), .x = { GUEST_WINDOW(6) + place(2, 8, 8), 9 } };
+    enter(&call);
+    write_sysreg(hcr_el2, value);
+    call.x[1] = 10;
+    enter(&call);
+    map(NC, NGNRE, 5, 1);
 }
 
 /* A process in AArch32 state, its stage 1 off: str r1, [r0]; dmb oshst; ldr r2, [r0]; svc 0. */

@@ -181,6 +181,14 @@ def test_labels_follow_sctlr(cases: dict[int, list[Event]]) -> None:
     ]
 
 
+def test_labels_follow_hcr_cd(cases: dict[int, list[Event]]) -> None:
+    """S2CombineS1MemAttrs: with HCR_EL2.CD Normal memory is Non-cacheable (DDI 0487, HCR_EL2)."""
+    assert [(event.data[0], label(event)) for event in of_bar(cases[28])] == [
+        (9, "ff over 15 = 44 at EL1"),
+        (10, "ff over 15 = ff at EL1"),
+    ]
+
+
 def test_a_process_in_aarch32_state(cases: dict[int, list[Event]]) -> None:
     found = [event for event in cases[24] if event.bar == 2 or str(event.barrier) == "dmb oshst"]
     assert [access(event) for event in found] == ["store 2+0x8 4: 0x9", "dmb oshst", "load 2+0x8 4: 0x9"]
