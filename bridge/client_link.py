@@ -152,7 +152,7 @@ class Link:
     def _allocate_id(self) -> int:
         self._check()
         if len(self._pending) > 0xFFFF:
-            raise RuntimeError("requests in flight must be at most 65536")
+            raise RuntimeError("requests in flight must be at most 65536, not one more")
         while self._next_id in self._pending:
             self._next_id = (self._next_id + 1) & 0xFFFF
         message_id = self._next_id

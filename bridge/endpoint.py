@@ -98,4 +98,5 @@ class HasEndpoint(Protocol):
     """What can be served: anything with an `endpoint`."""
 
     @property
-    def endpoint(self) -> Endpoint: ...
+    def endpoint(self) -> Endpoint:
+        """The function that clients see."""

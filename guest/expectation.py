@@ -50,6 +50,7 @@ class Mapping:
 
     @property
     def page(self) -> Page:
+        """The types of the first page."""
         return Page(self.s1, self.s2)
 
     @property

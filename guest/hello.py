@@ -88,7 +88,7 @@ class Hello(NamedTuple):
         if bar == PLATFORM:
             return offset
         if self.under_test < 0:
-            raise LookupError("a device must be under test to have a BAR")
+            raise LookupError(f"a device must be under test to have BAR {bar}, not none")
         return self.functions[self.under_test].bars[bar] + offset
 
     def address(self, *, el: int, s1: int, bar: int, offset: int) -> int:

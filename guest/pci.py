@@ -24,9 +24,11 @@ _CAPABILITIES = 0x34
 class Memory(Protocol):
     """What reaches guest-physical addresses, one access of 1, 2, 4 or 8 bytes at a time."""
 
-    async def read(self, address: int, size: int) -> int: ...
+    async def read(self, address: int, size: int) -> int:
+        """Return what is there, little-endian."""
 
-    async def write(self, address: int, size: int, value: int) -> None: ...
+    async def write(self, address: int, size: int, value: int) -> None:
+        """Write a value, little-endian."""
 
 
 @dataclass(frozen=True)

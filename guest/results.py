@@ -41,6 +41,7 @@ class Battery(msgspec.Struct, frozen=True):
 
     @property
     def verdict(self) -> Verdict:
+        """The worst of its rows."""
         return worst([row.verdict for row in self.rows])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC, MemoryType
+from ..attributes import GRE, NGNRE, NGNRNE, NGRE, NORMAL_NC, PAGE, MemoryType
 from ..interconnect import Part, Program, dmb, dsb, load, on_vcpu
 from ..interconnect.program import DEVICE
 from ..stream import BAR_CONFIG, Event, Flag, Kind
@@ -13,7 +13,6 @@ from .judge import Setup
 from .search import Found, run
 from .shrink import Shrunk, part_of
 
-PAGE = 4096
 SAMPLED = 1000
 """Behaviours by which a change is judged where not all of them can be looked at."""
 

@@ -25,7 +25,7 @@ def add_node(tree: bytes, parent: str, name: str, properties: Mapping[str, bytes
         KernelError: It is no device tree of version 17, or has no such node.
     """
     if len(tree) < _HEADER.size or _HEADER.unpack_from(tree)[0] != _MAGIC:
-        raise KernelError("the device tree must begin with d00dfeed", "use another QEMU")
+        raise KernelError(f"the device tree must begin with d00dfeed, not {tree[:4].hex()}", "use another QEMU")
     _, _, structure, strings, reserved, version, compatible, cpu, strings_size, structure_size = _HEADER.unpack_from(
         tree
     )
