@@ -24,7 +24,9 @@ from pyvfio_user.bridge.stream import file_header
 from pyvfio_user.guest.cli import main
 from pyvfio_user.guest.machines import device_option, load_config
 from pyvfio_user.guest.provision.qemu import find_qemu
+from pyvfio_user.guest.results import Matrix
 
+from . import cells
 from .fake_debian import script
 
 PROGRAM = [sys.executable, "-m", "pyvfio_user.guest"]
@@ -372,6 +374,17 @@ async def test_the_exit_status_of_qemu_is_passed_on(
     monkeypatch.setenv("QEMU_SYSTEM_AARCH64", str(qemu))
     async with program("qemu", "qtest", folder=folder) as process:
         assert await asyncio.wait_for(process.wait(), 30) == 7
+
+
+@pytest.mark.parametrize("problems", [(), ("something is otherwise",)])
+def test_a_disagreement_in_the_matrix_is_exit_status_1(
+    problems: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def view(*arguments: object, **options: object) -> Matrix:
+        return cells.matrix(problems=problems)
+
+    monkeypatch.setattr("pyvfio_user.guest.matrix_view.view_jobs", view)
+    assert invoke("matrix").exit_code == len(problems)
 
 
 def test_git_bisect_skips_what_could_not_be_looked_at_for_a_mistake_in_the_command() -> None:

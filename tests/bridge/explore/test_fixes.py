@@ -134,6 +134,14 @@ class TestProposals:
         apart = arrives_before(Where(0x1000, 8), Where(0x2000, 8))
         assert explore(program, invariants=[apart]).passed
 
+    def test_what_mends_only_the_part_that_is_shown_is_none(self) -> None:
+        """A barrier before the first doorbell leaves the second one as it was; another type is for both."""
+        again = arrives_before(Where(0x40, 8), Where(0x1008, 8))
+        entries = [store(0, type=NORMAL_NC), store(0x1000), store(0x40, type=NORMAL_NC), store(0x1008)]
+        found = explore(Program.of(*entries), invariants=[ORDERED, again])
+        assert found.shrunk.positions == (0, 1)
+        assert [fix.what for fix in found.fixes] == ["type nGnRE for bar0+0x0, its whole page"]
+
     def test_nothing_makes_a_burst_one(self) -> None:
         found = explore(Program.of(burst(0, 16)), invariants=[in_one_block(Where(0, 16))])
         assert found.fixes == () and not found.expected

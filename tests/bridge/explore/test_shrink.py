@@ -6,8 +6,8 @@ import pytest
 
 from pyvfio_user.bridge.attributes import GRE, NGNRE, NGRE, NORMAL_NC
 from pyvfio_user.bridge.explore import Property, Where, arrives_before, explore
-from pyvfio_user.bridge.explore.shrink import surprise
-from pyvfio_user.bridge.interconnect import Program, burst, dmb, load, pair, speculative, store
+from pyvfio_user.bridge.explore.shrink import is_legal, surprise
+from pyvfio_user.bridge.interconnect import Order, Program, burst, dmb, load, pair, speculative, store
 
 from .drivers import BOTH_DONE, BlueFlame, Sender, entry, send
 
@@ -21,6 +21,28 @@ ORDERED = arrives_before(FIRST, SECOND)
 )
 def test_how_surprising_a_behaviour_is(behaviour: tuple[int, ...], far: tuple[int, int]) -> None:
     assert surprise(behaviour)[:2] == far
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "legal"),
+    [
+        ((1, 2, 4), True),
+        ((2, 1, 4), True),
+        ((3, 4), True),
+        ((1, 2), True),  # the read need not be made
+        ((1, 4), False),  # a store that never arrives
+        ((4,), False),
+        ((1, 6), False),  # a read and a write as one
+    ],
+)
+def test_what_an_order_permits(behaviour: tuple[int, ...], legal: bool) -> None:
+    order = Order(Program.of(store(0, type=NORMAL_NC), store(8, type=NORMAL_NC), speculative(16)))
+    assert is_legal(order, behaviour) == legal
+
+
+def test_what_stands_in_order_changes_no_places() -> None:
+    order = Order(Program.of(store(0, type=NGNRE), store(8, type=NGNRE)))
+    assert [is_legal(order, each) for each in ((1, 2), (2, 1), (3,))] == [True, False, False]
 
 
 def test_accesses_that_do_not_matter_are_left_out() -> None:

@@ -130,6 +130,13 @@ def test_a_single_buffer_goes_when_another_line_needs_it() -> None:
     assert whole("wc-64x4", *interleaved)[2] > 0
 
 
+def test_a_full_buffer_goes_at_once() -> None:
+    """Nothing else asks for it: no other line, no hint, and no chance."""
+    order = Order(Program.of(burst(0), load(0x1000)))
+    sent = [(step.position, step.block, step.why) for step in Profile("full", drain=0).steps(order, 0) if step.block]
+    assert sent[0] == (7, 0xFF, "full")
+
+
 def test_in_order_is_the_program_s_order() -> None:
     order = Order(Program.of(burst(0), load(0x40), store(0x1000)))
     assert PROFILES["in-order"].run(order, 7) == tuple(1 << n for n in range(10))

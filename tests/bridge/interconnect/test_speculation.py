@@ -34,6 +34,8 @@ def test_a_mapping_alone_is_enough_if_it_is_normal(kind: MemoryType) -> None:
         (load(0x104, 4), None),
         (load(0x110, 16), (0x110, 16)),
         (load(0x118, 16), (0x110, 32)),
+        (load(0x114, 4, flags=Flag.SIMD), (0x110, 16)),
+        (load(0x114, 4, flags=Flag.STRUCTURE), (0x110, 16)),
         (load(0x148, flags=Flag.SVE), (0x140, 64)),
         (load(0x148, flags=Flag.MOPS), (0x140, 64)),
         (load(0x148, flags=Flag.NON_TEMPORAL), None),
