@@ -51,6 +51,22 @@ async def test_the_monitor_answers_and_nothing_is_left(command: list[str], own_t
 
 
 @pytest.mark.asyncio
+async def test_what_qemu_started_ends_with_it(tmp_path: Path) -> None:
+    """A helper of QEMU's, which has its standard output too."""
+    number = tmp_path / "number"
+    fake = script(
+        tmp_path / "qemu", f"#!/bin/sh\nsleep 1000 &\necho $! > {number}.new; mv {number}.new {number}\nwait\n"
+    )
+    starting = asyncio.create_task(Qemu([str(fake)]).__aenter__())
+    while not number.exists():
+        await asyncio.sleep(0.001)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(starting, 20)
+    assert not alive(int(number.read_text()))
+
+
+@pytest.mark.asyncio
 async def test_a_refused_monitor_command_says_so(command: list[str]) -> None:
     async with Qemu(command) as vm:
         with pytest.raises(QemuError, match=r"^QMP device_del: Parameter 'id' is missing\nQEMU's command:\n  /"):

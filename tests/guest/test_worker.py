@@ -13,7 +13,7 @@ import pytest
 
 from pyvfio_user.guest.errors import MatrixError
 from pyvfio_user.guest.jobs import Job
-from pyvfio_user.guest.worker import run_in_process
+from pyvfio_user.guest.worker import StepDone, run_in_process
 
 from .fake_debian import script
 
@@ -49,6 +49,20 @@ async def test_a_process_that_dies_is_an_error_for_people() -> None:
     with pytest.raises(MatrixError) as caught:
         await run_in_process(JOB, None, kill)
     assert str(caught.value) == "the run with -cpu max, FWB=1 must give a result, not end with status -9"
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_is_cancelled_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = msgspec.json.encode(StepDone(0, 1, "")).decode()
+    python = script(tmp_path / "python", f"#!/bin/sh\necho '{step}'\nexec sleep 1000\n")
+    monkeypatch.setattr(sys, "executable", str(python))
+    before, running = children(), asyncio.Event()
+    task = asyncio.create_task(run_in_process(JOB, None, lambda *step: running.set()))
+    await running.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 20)
+    assert children() == before
 
 
 @pytest.mark.asyncio
