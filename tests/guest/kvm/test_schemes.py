@@ -157,7 +157,7 @@ def test_a_policy_that_does_the_contrary_is_caught(tmp_path: Path) -> None:
 
 def test_a_scheme_that_the_kernel_does_not_have() -> None:
     done = kvm("--expect", "vfio-wc-uapi")
-    assert done.exit_code == 1
+    assert done.exit_code == 125
     assert done.output == f"Error: scheme must be one of {', '.join(BUILT)}, not vfio-wc-uapi\n"
 
 
