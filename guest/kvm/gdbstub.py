@@ -1,4 +1,4 @@
-"""A client of QEMU's gdbstub, as far as needed to look at a stopped machine: registers and physical memory.
+"""A client of QEMU's gdbstub, as far as needed to look at a stopped machine, and to have it run an instruction.
 
 GDB's remote serial protocol (GDB manual, appendix E), with QEMU's extension for physical addresses.
 """
@@ -16,8 +16,8 @@ from ..errors import QemuError
 
 _CHUNK = 0x800
 _REGISTER = re.compile(r'<reg name="(\w+)" bitsize="64"[^>]*regnum="(\d+)"')
-_CORE = {"PC": 32, "CPSR": 33}
-"""Numbers in the feature org.gnu.gdb.aarch64.core: after x0 to x30 and sp."""
+_CORE = {"X0": 0, "PC": 32, "CPSR": 33}
+"""Numbers in the feature org.gnu.gdb.aarch64.core: x0 to x30, sp, and these."""
 _TIMEOUT = 10.0
 
 
@@ -69,11 +69,39 @@ class GdbStub:
         await self._receive()  # why it stopped
 
     async def register(self, name: str) -> int:
-        """A system register by its name in the Arm ARM (`VTTBR_EL2`), or `PC` or `CPSR`. Raises `QemuError`."""
+        """A system register by its name in the Arm ARM (`VTTBR_EL2`), or `X0`, `PC`, `CPSR`. Raises `QemuError`."""
         number = _CORE.get(name, self._numbers.get(name))
         if number is None:
             raise QemuError(f"QEMU's gdbstub must know register {name}")
         return int.from_bytes(bytes.fromhex(await self._exchange(f"p{number:x}")), "little")
+
+    async def execute(self, instruction: int, x0: int) -> None:
+        """Have the machine run one A64 instruction where it stands, with this in X0, and stand there as before.
+
+        No interrupt is taken meanwhile.
+
+        Raises:
+            QemuError: The stub does not do as it is told.
+        """
+        before = {name: await self.register(name) for name in ("X0", "PC")}
+        at = before["PC"]
+        await self._done("Qqemu.PhyMemMode:0")
+        there = await self._exchange(f"m{at:x},4")
+        await self._done(f"M{at:x},4:{instruction.to_bytes(4, 'little').hex()}")
+        await self._set("X0", x0)
+        await self._exchange("s")
+        await self._done(f"M{at:x},4:{there}")
+        for name, value in before.items():
+            await self._set(name, value)
+        await self._done("Qqemu.PhyMemMode:1")
+
+    async def _set(self, name: str, value: int) -> None:
+        await self._done(f"P{_CORE[name]:x}={value.to_bytes(8, 'little').hex()}")
+
+    async def _done(self, packet: str) -> None:
+        answer = await self._exchange(packet)
+        if answer != "OK":
+            raise QemuError(f"QEMU's gdbstub must do {packet}, not answer {answer[:20]!r}")
 
     async def memory(self, address: int, size: int) -> bytes:
         """Physical memory. Raises `QemuError` where there is none."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import QemuError
+from ..kvm.gdbstub import GdbStub
 from ..machines import load_config
 from ..provision.cache import cache_directory
 from ..qemu import Qemu
@@ -24,6 +25,10 @@ _TIMEOUT = 120.0
 _KEPT = 12
 """States of 60 MB or more: those that were not used for the longest time are removed."""
 _READY = "pyvfio-user init: ready for devices"
+_UART_FLAGS, _UART_EMPTY = 0x0900_0018, 1 << 4
+"""UARTFR of the console, a PL011, and its bit RXFE: nothing was received."""
+_TIMERS = {"CNTHP_CVAL_EL2": 0xD51C_E240, "CNTHV_CVAL_EL2": 0xD51C_E340}
+"""What EL2's timers wait for, each with the instruction that writes it from X0: MSR (Arm ARM DDI 0487, C6.2)."""
 
 
 async def snapshot(ready: Ready, ways: Sequence[str]) -> Path:
@@ -71,8 +76,23 @@ def go_on(path: Path) -> list[str]:
     return ["-incoming", f"file:{path}"]
 
 
-async def wake(vm: Qemu) -> None:
-    """Tell a machine that goes on that its devices are there. Raises `QemuError`."""
+async def wake(vm: Qemu, stub: GdbStub, line: str = "") -> None:
+    """Tell a machine that goes on that its devices are there, and a ``line`` with it. Raises `QemuError`."""
     while not (await vm.execute("query-status"))["running"]:
         await asyncio.sleep(0.002)
-    vm.type("\n")
+    async with stub:
+        vm.type(f"{line}\n")
+        while (await stub.memory(_UART_FLAGS, 4))[0] & _UART_EMPTY:  # a CPU that waits for an interrupt runs nothing
+            await asyncio.sleep(0.002)
+        await _restart_timers(stub)
+
+
+async def _restart_timers(stub: GdbStub) -> None:
+    """Write EL2's timers once more: QEMU 11.1 keeps their registers, but what they wait for never comes.
+
+    A kernel with VHE has its own timer there, and would wait for that before all later ones.
+    """
+    while await stub.register("CPSR") >> 2 & 3 != 2:
+        await stub.run_on(0.001)
+    for name, write in _TIMERS.items():
+        await stub.execute(write, await stub.register(name))

@@ -18,11 +18,12 @@ from pyvfio_user.guest.cli import main
 from pyvfio_user.guest.commander import Guest
 from pyvfio_user.guest.errors import MatrixError, QemuError
 from pyvfio_user.guest.hello import Hello, PciFunction
+from pyvfio_user.guest.kvm.gdbstub import GdbStub
 from pyvfio_user.guest.kvm.kernels import kernel_jobs
 from pyvfio_user.guest.kvm.quick import check_witness
 from pyvfio_user.guest.linux.boot import booted_linux
 from pyvfio_user.guest.linux.ready import prepare
-from pyvfio_user.guest.linux.snapshot import go_on, save
+from pyvfio_user.guest.linux.snapshot import go_on, save, wake
 from pyvfio_user.guest.qemu import Qemu
 from pyvfio_user.guest.script import Outcome, Step, StepStatus
 
@@ -31,8 +32,9 @@ FUNCTION = PciFunction(0x1234, 0xBE50, 0, 0, (0x1000_0000, 0, 0x1010_0000, 0, 0,
 HELLO = Hello._make((*[0] * 14, 0, (FUNCTION,), 0))
 
 
-def test_a_scenario_from_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["kvm", "--kernel", "6.12", "--cpu", "neoverse-n1", "--scenario", "doorbell"]
+@pytest.mark.parametrize("kernel", ["6.12", "7.3"])
+def test_a_scenario_from_a_snapshot(kernel: str) -> None:
+    arguments = ["kvm", "--kernel", kernel, "--cpu", "neoverse-n1", "--scenario", "doorbell"]
     for _ in range(2):  # the first may have to take the snapshot
         done = CliRunner().invoke(main, arguments, prog_name="pyvfio-user")
         assert done.exit_code == 0, done.output
@@ -85,6 +87,7 @@ async def test_a_device_that_was_attached_when_the_state_was_saved(tmp_path: Pat
     probe, socket = Probe(), tmp_path / "socket"
     options = [*ready.options(tmp_path, ["0x1234:0xbe50"], ("vfio",)), *go_on(tmp_path / "state")]
     async with serve(probe, socket), Qemu(ready.command([socket], options), timeout=60) as vm:
+        await wake(vm, GdbStub(tmp_path / "gdb", vm.lost))
         guest = Guest(probe.mailbox, vm.bounded)
         with pytest.raises((QemuError, TimeoutError)):
             async with asyncio.timeout(10):
