@@ -11,6 +11,7 @@ from .outputs import Choice
 class MmapWritecombine(Scheme):
     """Any piece, any type, MAP_FIXED into one contiguous range under one memslot; nobody checks what the device stands.
 
+    Of a BAR: vfio-platform, which knows nothing of the flag, maps as ever, and must refuse it (-EOPNOTSUPP).
     A page that changes at run time is mapped again: the MMU notifier zaps that page, the next fault takes the new VMA.
     """
 
@@ -24,7 +25,7 @@ class MmapWritecombine(Scheme):
     def choose(self, situation: Situation, where: Range, page: int) -> Choice:
         """As the piece is mapped, on both sides."""
         ask = situation.request.ask(where)
-        if where.kvm_internal:
+        if where.bar is None:
             return device(where)
         if ask.cacheable:
             return Choice(NORMAL_WB, NORMAL_WB, VFIO_FLAGS)

@@ -43,7 +43,8 @@ class MmapWritecombineVetted(Scheme):
             return _refused(where, "write-combining", "free of the MSI-X table")
         if where.read_side_effects:
             return _refused(where, "write-combining", "free of read side effects")
-        if where.name not in driver.safe_wc and not (opened and where.name in driver.tracks):
+        known = where.name in driver.safe_wc or (opened and where.name in driver.tracks)
+        if where.bar is None or not known:  # vfio-platform knows nothing of any device
             return _refused(where, "write-combining", "known to be write-combining-safe")
         if where.name in driver.safe_speculation:
             return Choice(NORMAL_NC, NORMAL_NC, VFIO_FLAGS)

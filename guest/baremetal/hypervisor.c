@@ -40,7 +40,7 @@ enum refusal mmu_install(const struct install_entry *entries, uint32_t count, ui
     ask(HYPERVISOR_INSTALL, (uint64_t)&request);
     for (uint32_t i = 0; request.refusal == REFUSAL_NONE && i < count; i++)
         if (entries[i].ask & ASK_WRITE_COMBINE)
-            (void)ask_for_type(functions[under_test].bars[entries[i].bar] + entries[i].offset, entries[i].pages, 1);
+            (void)ask_for_type(place(entries[i].bar, entries[i].offset, 0), entries[i].pages, 1);
     tlbi_guest();
     *bad = request.bad;
     return request.refusal;

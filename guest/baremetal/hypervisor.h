@@ -29,6 +29,9 @@ enum backing {
 /* Where the VMM has a device's BAR in its own address space, so that its translation tables can be read from outside. */
 #define HYPERVISOR_AREA(device, bar) (0x1000000000ull + (device) * 0x1000000000ull + (bar) * 0x100000000ull)
 
+/* Where the guest finds the platform device's registers: entries whose bar is PLAN_PLATFORM have offsets from 0. */
+#define HYPERVISOR_PLATFORM 0x09010000ull
+
 /* What the VMM asks the kernel to permit on the pages of an INSTALL, in the words that every scheme has some of: bits of
  * its field ask. How it asks (a flag of the memslot, of the mapping, an ioctl) is the scheme's. */
 enum ask {

@@ -8,7 +8,10 @@ import msgspec
 
 from ..linux.boot import LinuxImage
 
-STEPS = ("booting", "vfio", "vfio pieces", "ram", "rules and scenarios", "sysfs", "sysfs wc", "gicv2", "linux")
+STEPS = (
+    *("booting", "vfio", "vfio-platform", "vfio pieces", "ram", "rules and scenarios", "sysfs", "sysfs wc", "gicv2"),
+    "linux",
+)
 """What is done one after the other, for the progress; "linux" only where it is asked for."""
 
 

@@ -18,7 +18,7 @@ from ..layout import GAP, installation
 from ..linux.boot import BootedLinux, booted_linux
 from ..linux.failures import explain
 from ..operation import Access
-from . import vcpuif
+from . import onboard, vcpuif
 from .identify import Found, Identity, decide, identify
 from .job import STEPS, KernelJob
 from .nested import Nested
@@ -74,12 +74,14 @@ class KernelRun(Run):
         """What vfio maps, whole and in pieces, and the positive control."""
         self._next("vfio")
         lane = await self._lane()
-        everything = Installation({name: Patch(PLACES[name], 1, None) for name in PLACES if name != "platform"})
+        everything = Installation({name: Patch(PLACES[name], 1, None) for name in PLACES if name != onboard.NAME})
         look = await self._map(lane, Site("vfio", "policy", everything))
         lane.fwb = self.fwb = look.tables.fwb
         self._identify(lane, {name: _found(lane, look, patch.place) for name, patch in everything.patches.items()})
         decision = decide(self.judged_by, self.fwb)
         await self._policy(lane, decision)
+        self._next(onboard.WAY)
+        await self.onboard(lane, decision)
         self._next("vfio pieces")
         pieces = Installation({name: installation(decision).patches[name] for name in _PIECES})
         await self._site(lane, Site("vfio pieces", "policy", pieces, whole=False))

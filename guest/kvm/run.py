@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from ...bridge.attributes import NORMAL_NC, MemoryType, combine
+from ...bridge.schemes import Decision
 from ..battery import SHORT
 from ..deviations import ATTRIBUTES
 from ..jobs import JobResult
@@ -16,9 +17,10 @@ from ..lanes.installation import Installation, Patch
 from ..lanes.kvm import KvmLane, Look, mapped_pages
 from ..lanes.lane import Ran
 from ..linux.boot import BootedLinux
+from ..linux.config import PLATFORM
 from ..operation import Op
 from ..results import Cell, Finding, HostCell, Kernel, Proof, Verdict
-from . import vcpuif
+from . import onboard, vcpuif
 from .identify import Identity
 from .job import KernelJob
 from .proof import LOAD_WITNESS, WITNESS, quarrel
@@ -62,16 +64,30 @@ class Run:
         patch = Patch(vcpuif.PLACE, vcpuif.stage2(self.judged_by, self.fwb), None)
         site = Site(vcpuif.WAY, "platform", Installation({vcpuif.NAME: patch}))
         await lane.map(site.installed, ranges(Site("", "", Installation({}), whole=False)), vcpuif.WAY)
-        leaf = self._leaf(lane, site, await lane.look(up.stub, [patch.place]), vcpuif.NAME)
-        for s1 in TYPES:
-            ran = await self._battery(lane, site, vcpuif.NAME, s1, vcpuif.OPS, "short")
-            self.cells.append(self._cell(lane, vcpuif.NAME, patch, leaf, s1, ran))
-            if str(s1) == NC_TYPE and leaf is not None:
-                self._prove(lane, site, vcpuif.NAME, leaf, ran)
-        if leaf is not None and self.identity.scheme is not None:
-            others = tuple(name for name in self.identity.alike if vcpuif.stage2(name, self.fwb) == leaf.memattr)
-            self.identity = replace(self.identity, alike=others)
+        await self._registers(lane, site, await lane.look(up.stub, [patch.place]), vcpuif.stage2)
         self.up = first
+
+    async def onboard(self, lane: KvmLane, decision: Decision) -> None:
+        """The platform case that vfio gives away, where the kernel has vfio-platform. It tells schemes apart, too."""
+        if PLATFORM in self.up.unobservable:
+            return
+        site = onboard.site(decision)
+        look = await self._map(lane, site)
+        self.host.append(self._host_cell(lane, look, onboard.NAME, site.installed.patches[onboard.NAME]))
+        await self._registers(lane, site, look, onboard.stage2)
+
+    async def _registers(self, lane: KvmLane, site: Site, look: Look, stage2: Callable[[str, bool], int]) -> None:
+        """Cells and a proof of registers that are read alone; ``stage2`` tells what each scheme makes of them."""
+        ((name, patch),) = site.installed.patches.items()
+        leaf = self._leaf(lane, site, look, name)
+        for s1 in TYPES:
+            ran = await self._battery(lane, site, name, s1, vcpuif.OPS, "short")
+            self.cells.append(self._cell(lane, name, patch, leaf, s1, ran))
+            if str(s1) == NC_TYPE and leaf is not None:
+                self._prove(lane, site, name, leaf, ran)
+        if leaf is not None and self.identity.scheme is not None:
+            others = tuple(each for each in self.identity.alike if stage2(each, self.fwb) == leaf.memattr)
+            self.identity = replace(self.identity, alike=others)
 
     @property
     def judged_by(self) -> str:

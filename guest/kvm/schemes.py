@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from ...bridge.attributes import GRE, NGNRE, NORMAL_NC, encode_stage2
-from ...bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Situation, settled
+from ...bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Request, Situation, settled
 from ...devices.probe import Probe
 from ...devices.probe_map import Reg
 from ..battery import SHORT
@@ -19,11 +19,12 @@ from ..lanes.kvm import Backing, KvmLane, Look
 from ..layout import DRIVER, GAP, LAYOUT, REQUEST, installation
 from ..linux.boot import booted_linux
 from ..linux.config import CACHEABLE
+from ..linux.config import PLATFORM as VFIO_PLATFORM
 from ..linux.failures import explain
 from ..operation import PAGE
-from ..plan import Asked, Range
+from ..plan import PLATFORM, Asked, Range
 from ..script import Space
-from . import vcpuif
+from . import onboard, vcpuif
 from .change import State, change
 from .coherent import SCHEME as COHERENT
 from .coherent import run_coherent
@@ -48,8 +49,10 @@ SYSFS = {
     "pgprot-device": (NORMAL_NC, NGNRE),
 }
 """Stage 2 over sysfs' resourceN and resourceN_wc: where KVM follows the mapping, it follows whoever made it."""
-PLATFORM = ("status-quo", "normal-nc-all", "vma-allow-any-uncached", "pgprot-device")
+GIC = ("status-quo", "normal-nc-all", "vma-allow-any-uncached", "pgprot-device")
 """Schemes of which it is said what becomes of a GICv2's virtual CPU interface, which KVM maps by itself."""
+_REGISTERS = Range(0, 0, LAYOUT.bar(0).size // PAGE, Backing.DEVICE, 0)
+"""The probe's, which its guest needs whatever else is mapped."""
 _OTHERS = ("sysfs", "sysfs wc")
 _WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
 
@@ -91,12 +94,12 @@ async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = 
                         await runs[name].sysfs()
                         await up.guest.off()
                 await up.vm.wait()
-        platform = [name for name in patched if name in PLATFORM]
-        if platform:
+        gic = [name for name in patched if name in GIC]
+        if gic:
             progress(steps.index(vcpuif.WAY), len(steps), vcpuif.WAY)
-            ways = [f"sysfs:{name}" for name in platform]
+            ways = [f"sysfs:{name}" for name in gic]
             async with booted_linux(job.files, job.cpu, ways, machine=vcpuif.MACHINE) as up:
-                for name in platform:
+                for name in gic:
                     await runs[name].gicv2(up)
                     runs[name].name(name)
                     await up.guest.off()
@@ -131,7 +134,25 @@ class SchemeRun(Run):
             await self._case(lane, "changed", adaptation.decision)
         if scheme in RUN_TIME:
             self._keep(lane, [await self._change(lane, scheme)])
+        self.case = "asking"
+        await self.onboard(lane, asking)
+        greedy = settled(SCHEMES[scheme], Situation(LAYOUT, Request.greedy(LAYOUT), DRIVER, host), greedy=True)
+        await self._greedy(lane, greedy)
         self.name(scheme)
+
+    async def _greedy(self, lane: KvmLane, decision: Decision) -> None:
+        """A VMM that asks for all there is on the platform device, too."""
+        if VFIO_PLATFORM in self.up.unobservable:
+            return
+        (piece,) = decision.of(onboard.NAME)
+        site = onboard.site(decision, f"{onboard.WAY}, all asked")
+        asked = Range(PLATFORM, piece.offset, piece.pages, Backing.DEVICE, 0, _asked(decision.situation, piece))
+        await lane.map(site.installed, [_REGISTERS, asked], f"Linux {self.job.release}, {site.way}")
+        look = await lane.look(self.up.stub, [site.installed.patches[onboard.NAME].place])
+        leaf = self._leaf(lane, site, look, onboard.NAME)
+        ran = await self._battery(lane, site, onboard.NAME, NORMAL_NC, vcpuif.OPS, "short")
+        if leaf is not None:
+            self._prove(lane, site, onboard.NAME, leaf, ran)
 
     async def sysfs(self) -> None:
         """The same scheme, and a BAR that did not come from vfio."""

@@ -23,11 +23,11 @@ from ..kvm.proof import LOAD_WITNESS, WITNESS, Seen
 from ..kvm.stage1 import host_types
 from ..kvm.stage2 import Tables, read_tables
 from ..operation import PAGE, SLOT, Op
-from ..plan import MAIR, Experiment, Range, Result, Status
+from ..plan import MAIR, PLATFORM, Experiment, Range, Result, Status
 from ..script import Action, Space, Step
 from .installation import Installation
 from .lane import IN_THE_WINDOW, Lane, Ran
-from .places import Place
+from .places import RTC_ADDRESS, Place
 from .trials import GUEST_MODES, SHORT_MODES, Trial
 
 _SPIN_US = 60_000_000
@@ -49,9 +49,18 @@ class Backing(IntEnum):
     """Nothing: KVM cannot run an access."""
 
 
+PLATFORM_DEVICE = 4
+"""The platform device's number, behind those of all PCI devices: `DEVICES` of guest/linux/vmm.h."""
+
+
 def area(bar: int, device: int = 0) -> int:
     """Where the VMM has a BAR of a device, the probe first: `HYPERVISOR_AREA` of the bare-metal guest's sources."""
     return (device + 1) * 0x10_0000_0000 + bar * 0x1_0000_0000
+
+
+def _mapped_at(bar: int, offset: int) -> int:
+    """Where the VMM has a page of the probe, or of the platform device, whose registers are its BAR 0."""
+    return area(0, PLATFORM_DEVICE) + offset - RTC_ADDRESS if bar == PLATFORM else area(bar) + offset
 
 
 def mapped_pages(place: Place) -> list[int]:
@@ -114,7 +123,7 @@ class KvmLane(Lane):
             while None in tables.pages.values() and time.monotonic() < deadline:  # it has not touched all of them yet
                 await stub.run_on(0.01)
                 tables = await read_tables(stub, addresses.values())
-            found = await host_types(stub, [area(bar) + offset for bar, offset in addresses])
+            found = await host_types(stub, [_mapped_at(bar, offset) for bar, offset in addresses])
             self.probe.bar0.scratch = _SEEN
         host = None if found is None else dict(zip(addresses, found.values(), strict=True))
         return Look(tables, host)

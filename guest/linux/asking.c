@@ -37,9 +37,9 @@ int ask_mapping(uint8_t *at, uint64_t size, int file, uint64_t offset, uint32_t 
 
         if (map(at, size, flags, file, offset) != MAP_FAILED)
             return 0;
-        if (errno != EPERM)
+        if (errno != EPERM && errno != EOPNOTSUPP)
             return -1;
-        /* A veto of the driver's: the pages are mapped as if nothing had been asked. */
+        /* A veto of the driver's, or one that cannot follow: the pages are mapped as if nothing had been asked. */
     }
     if (map(at, size, MAP_SHARED, file, offset) != MAP_FAILED)
         return 0;

@@ -19,7 +19,6 @@ from ..commander import Guest
 from ..errors import QemuError
 from ..kvm.gdbstub import GdbStub
 from ..qemu import Qemu
-from .config import unobservable
 from .ready import LinuxImage, prepare
 from .snapshot import go_on, snapshot, wake
 
@@ -47,7 +46,7 @@ class BootedLinux:
     vm: Qemu
     command: str
     interrupts: bool
-    """Whether interrupts of devices reach virtual machines: only behind a virtio-iommu."""
+    """Whether interrupts of devices reach virtual machines: not where the devices bypass an IOMMU."""
     unobservable: dict[str, str]
 
 
@@ -91,12 +90,11 @@ async def booted_linux(
             for device, socket in zip(devices, sockets, strict=True):
                 await stack.enter_async_context(serve(device, socket))
             vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT + _TIMEOUT_WAY * len(ways)))
-            if going_on:
-                await wake(vm)
             stub = GdbStub(folder / "gdb", vm.lost)
+            if going_on:
+                await wake(vm, stub)
             guest = Guest(probe.mailbox, _Patience(vm, stub).answered)
-            reasons = unobservable(ready.kernel_options)
-            yield BootedLinux(guest, probe, stub, vm, shlex.join(command), ready.interrupts, reasons)
+            yield BootedLinux(guest, probe, stub, vm, shlex.join(command), ready.interrupts, ready.unobservable)
 
 
 class _Patience:

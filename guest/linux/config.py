@@ -10,10 +10,11 @@ from pathlib import Path
 from ..errors import KernelError
 
 MODULES = {
-    "virtio_pci": "VIRTIO_PCI",
+    "virtio_mmio": "VIRTIO_MMIO",
     "vfio_pci": "VFIO_PCI",
     "vfio_iommu_type1": "VFIO_IOMMU_TYPE1",
     "virtio_iommu": "VIRTIO_IOMMU",
+    "vfio_platform": "VFIO_PLATFORM",
 }
 """Loaded, with what they need, where they are modules: each with its option."""
 _NEEDED = (
@@ -27,14 +28,19 @@ _NEEDED = (
     "HUGETLBFS",
     "SERIAL_AMBA_PL011_CONSOLE",
 )
-_IOMMUS = ("VIRTIO_IOMMU", "ARM_SMMU_V3", "VFIO_NOIOMMU")
+_VIRTIO = ("VIRTIO_IOMMU", "VIRTIO_MMIO")
+"""What it takes to have the virtio-iommu of machine `kvm`."""
+_IOMMUS = ("ARM_SMMU_V3", "VFIO_NOIOMMU")
+"""What will do without."""
 _START, _GZIP = b"IKCFG_ST", b"\x1f\x8b"
 """What CONFIG_IKCONFIG puts before its gzipped .config (kernel/configs.c), and how all gzip files begin."""
 
 PLATFORM, CACHEABLE = "platform devices by vfio", "cacheable BARs"
 """What not every kernel can show."""
-_PLATFORM, _CACHEABLE = "VFIO_PLATFORM", "NVGRACE_GPU_VFIO_PCI"
-"""The options that it takes."""
+_PLATFORM, _CACHEABLE = ("VFIO_PLATFORM", "VFIO_NOIOMMU"), "NVGRACE_GPU_VFIO_PCI"
+"""The options that it takes; no IOMMU stands before a platform device."""
+_OPTIONAL = ("VFIO_PLATFORM",)
+"""Those of `MODULES` without which a kernel can still be looked at."""
 
 
 def read_config(path: Path) -> dict[str, str]:
@@ -81,9 +87,9 @@ def check_config(options: dict[str, str], modules: Collection[str], folder: Path
     """
     lacking = [name for name in _NEEDED if name not in options]
     remedy = " ".join(f"-e {name}" for name in lacking)
-    if not any(name in options for name in _IOMMUS):
-        lacking.append(" or CONFIG_".join(_IOMMUS))
-        remedy += " and an IOMMU" if remedy else f"-e {_IOMMUS[0]}, say"
+    if not all(name in options for name in _VIRTIO) and not any(name in options for name in _IOMMUS):
+        lacking.append(f"{' with CONFIG_'.join(_VIRTIO)} or CONFIG_{' or CONFIG_'.join(_IOMMUS)}")
+        remedy += " and an IOMMU" if remedy else f"{' '.join(f'-e {name}' for name in _VIRTIO)}, say"
     if lacking:
         what = f"the kernel lacks CONFIG_{', CONFIG_'.join(lacking)}"
         raise KernelError(what, f"switch on what it lacks (scripts/config {remedy}), and build it anew")
@@ -91,7 +97,11 @@ def check_config(options: dict[str, str], modules: Collection[str], folder: Path
     if built_in:
         what = f"CONFIG_{', CONFIG_'.join(built_in)} must be built in (=y), not modules"
         raise KernelError(what, f"switch it on (scripts/config {' '.join(f'-e {name}' for name in built_in)})")
-    absent = [option for name, option in MODULES.items() if options.get(option) == "m" and name not in modules]
+    absent = [
+        option
+        for name, option in MODULES.items()
+        if options.get(option) == "m" and name not in modules and option not in _OPTIONAL
+    ]
     if absent:
         where = f"{folder} has none of them" if folder else "no folder of modules was named"
         raise KernelError(
@@ -99,21 +109,30 @@ def check_config(options: dict[str, str], modules: Collection[str], folder: Path
         )
 
 
-def unobservable(options: dict[str, str]) -> dict[str, str]:
+def unobservable(options: dict[str, str], modules: Collection[str]) -> dict[str, str]:
     """What is not looked at of a kernel with these options, and why; without options they are not known."""
     if not options:
         return dict.fromkeys(
             (PLATFORM, CACHEABLE), "the kernel's options are not known: name its .config with --config"
         )
-    alone = "the VMM gives away PCI devices alone; what KVM maps by itself is looked at (gicv2)"
-    found = {PLATFORM: alone if _PLATFORM in options else f"the kernel lacks CONFIG_{_PLATFORM}"}
+    found = {}
+    lacking = [name for name in _PLATFORM if name not in options]
+    if lacking:
+        found[PLATFORM] = f"the kernel lacks CONFIG_{' and CONFIG_'.join(lacking)}"
+    elif options[_PLATFORM[0]] == "m" and "vfio_platform" not in modules:
+        found[PLATFORM] = f"CONFIG_{_PLATFORM[0]} is a module, which is not among those that were named with --modules"
     if _CACHEABLE not in options:
         found[CACHEABLE] = f"the kernel has no driver that maps a BAR cacheable: it lacks CONFIG_{_CACHEABLE}"
     return found
 
 
 def machine_for(options: dict[str, str], modules: Collection[str]) -> str:
-    """The machine whose IOMMU the kernel has a driver for. Without a configuration the modules tell."""
-    if options:
-        return "kvm" if "VIRTIO_IOMMU" in options else "kvm-bypass"
-    return "kvm" if not modules or "virtio_iommu" in modules else "kvm-bypass"
+    """The machine whose IOMMU the kernel has a driver for. Without a configuration the modules tell.
+
+    A kernel that can do without an IOMMU is given none rather than one that the devices bypass, and so gets interrupts.
+    """
+    if not options:
+        return "kvm" if not modules or "virtio_iommu" in modules else "kvm-bypass"
+    if all(name in options for name in _VIRTIO):
+        return "kvm"
+    return "kvm-noiommu" if "VFIO_NOIOMMU" in options else "kvm-bypass"

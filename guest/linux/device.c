@@ -16,8 +16,8 @@
 #define BAR_64 4u
 #define LARGEST 0x1000000ull /* the guest has little room for BARs: of a larger one it gets the beginning */
 
-static int container = -1;
-static int iommu;
+/* One for devices behind an IOMMU, and one for those that have none before them. */
+static int containers[2] = { -1, -1 };
 
 /* The BAR registers' low bits, from configuration space as the kernel shows it. */
 static void read_flags(struct device *device)
@@ -36,16 +36,17 @@ static void read_flags(struct device *device)
     }
 }
 
-static int open_group(const char *address)
+/* The group of a device, and whether an IOMMU stands before it. */
+static int open_group(const char *bus, const char *name, int *translated)
 {
     char path[512], link[512];
     ssize_t length;
     int group;
 
-    snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/iommu_group", address);
+    snprintf(path, sizeof path, "/sys/bus/%s/devices/%s/iommu_group", bus, name);
     length = readlink(path, link, sizeof link - 1);
     if (length < 0)
-        fail_errno("the device has no IOMMU group");
+        fail_errno("%s has no IOMMU group", name);
     link[length] = 0;
     const char *number = strrchr(link, '/') + 1;
     snprintf(path, sizeof path, "/dev/vfio/%s", number);
@@ -53,45 +54,65 @@ static int open_group(const char *address)
     if (group < 0 && errno == ENOENT) {
         snprintf(path, sizeof path, "/dev/vfio/noiommu-%s", number);
         group = open(path, O_RDWR | O_CLOEXEC);
-        iommu = VFIO_NOIOMMU_IOMMU;
+        *translated = 0;
     } else {
-        iommu = VFIO_TYPE1v2_IOMMU;
+        *translated = 1;
     }
     if (group < 0)
         fail_errno("%s cannot be opened", path);
     return group;
 }
 
-void vfio_open(struct device *device, const char *address)
+static int open_device(const char *bus, const char *name)
 {
-    int group = open_group(address), file, first = container < 0;
+    int translated, group = open_group(bus, name, &translated), *container = &containers[translated];
+    int first = *container < 0, iommu = translated ? VFIO_TYPE1v2_IOMMU : VFIO_NOIOMMU_IOMMU;
 
     if (first)
-        container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
-    if (container < 0)
+        *container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+    if (*container < 0)
         fail_errno("/dev/vfio/vfio cannot be opened");
-    if (control(group, VFIO_GROUP_SET_CONTAINER, &container))
-        fail_errno("vfio does not let the group of %s into the container", address);
-    if (first && control(container, VFIO_SET_IOMMU, (void *)(intptr_t)iommu))
+    if (control(group, VFIO_GROUP_SET_CONTAINER, container))
+        fail_errno("vfio does not let the group of %s into the container", name);
+    if (first && control(*container, VFIO_SET_IOMMU, (void *)(intptr_t)iommu))
         fail_errno("vfio has no IOMMU of type %d", iommu);
-    file = control(group, VFIO_GROUP_GET_DEVICE_FD, (void *)(uintptr_t)address);
+    int file = control(group, VFIO_GROUP_GET_DEVICE_FD, (void *)(uintptr_t)name);
     if (file < 0)
         fail_errno("vfio does not give the device");
-    device->file = device->config = file;
-    for (unsigned region = 0; region <= VFIO_PCI_CONFIG_REGION_INDEX; region++) {
-        struct vfio_region_info info = { .argsz = sizeof info, .index = region };
+    return file;
+}
 
-        if (control(file, VFIO_DEVICE_GET_REGION_INFO, &info))
-            fail_errno("vfio does not describe region %u", region);
-        if (region == VFIO_PCI_CONFIG_REGION_INDEX)
-            device->config_offset = info.offset;
-        if (region >= BARS)
-            continue;
-        device->bars[region] = file;
-        device->offsets[region] = info.offset;
-        device->sizes[region] = !(info.flags & VFIO_REGION_INFO_FLAG_MMAP) ? 0 : info.size < LARGEST ? info.size : LARGEST;
-    }
+/* Where a region is in the device's file, and how much of it can be mapped, at its number in the device's lists. */
+static void describe(struct device *device, unsigned region)
+{
+    struct vfio_region_info info = { .argsz = sizeof info, .index = region };
+
+    if (control(device->file, VFIO_DEVICE_GET_REGION_INFO, &info))
+        fail_errno("vfio does not describe region %u", region);
+    if (region == VFIO_PCI_CONFIG_REGION_INDEX)
+        device->config_offset = info.offset;
+    if (region >= BARS)
+        return;
+    device->bars[region] = device->file;
+    device->offsets[region] = info.offset;
+    device->sizes[region] = !(info.flags & VFIO_REGION_INFO_FLAG_MMAP) ? 0 : info.size < LARGEST ? info.size : LARGEST;
+}
+
+void vfio_open(struct device *device, const char *address)
+{
+    device->file = device->config = open_device("pci", address);
+    for (unsigned region = 0; region <= VFIO_PCI_CONFIG_REGION_INDEX; region++)
+        describe(device, region);
     read_flags(device);
+}
+
+void vfio_open_platform(struct device *device, const char *name)
+{
+    device->file = open_device("platform", name);
+    describe(device, 0);
+    if (!device->sizes[0])
+        fail("vfio does not map the registers of %s", name);
+    device->registers[0] = (uint32_t)HYPERVISOR_PLATFORM;
 }
 
 void vfio_allow(void *memory, uint64_t size, uint64_t address)
@@ -104,7 +125,7 @@ void vfio_allow(void *memory, uint64_t size, uint64_t address)
         .size = size,
     };
 
-    if (iommu != VFIO_NOIOMMU_IOMMU && control(container, VFIO_IOMMU_MAP_DMA, &map))
+    if (containers[1] >= 0 && control(containers[1], VFIO_IOMMU_MAP_DMA, &map))
         fail_errno("vfio does not map RAM for the device at %#llx", (unsigned long long)address);
 }
 

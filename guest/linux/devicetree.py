@@ -1,9 +1,9 @@
-"""A flattened device tree, and a node added to it (Devicetree Specification, chapter 5)."""
+"""A flattened device tree, and what is added to it (Devicetree Specification, chapter 5)."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..errors import KernelError
 
@@ -24,6 +24,19 @@ def add_node(tree: bytes, parent: str, name: str, properties: Mapping[str, bytes
     Raises:
         KernelError: It is no device tree of version 17, or has no such node.
     """
+    return _insert(tree, parent, lambda offset: _node(name, properties, offset))
+
+
+def add_properties(tree: bytes, node: str, properties: Mapping[str, bytes]) -> bytes:
+    """The tree with properties more, which the node (its name with its unit address) must not have yet.
+
+    Raises as `add_node` does.
+    """
+    return _insert(tree, node, lambda offset: _properties(properties, offset))
+
+
+def _insert(tree: bytes, parent: str, content: Callable[[int], tuple[bytes, bytes]]) -> bytes:
+    """Insert behind a node's properties; ``content`` is given where its names begin, and returns them, too."""
     if len(tree) < _HEADER.size or _HEADER.unpack_from(tree)[0] != _MAGIC:
         raise KernelError(f"the device tree must begin with d00dfeed, not {tree[:4].hex()}", "use another QEMU")
     _, _, structure, strings, reserved, version, compatible, cpu, strings_size, structure_size = _HEADER.unpack_from(
@@ -31,8 +44,8 @@ def add_node(tree: bytes, parent: str, name: str, properties: Mapping[str, bytes
     )
     blocks = tree[structure : structure + structure_size], tree[strings : strings + strings_size]
     at = _after_properties(blocks[0], parent)
-    node, names = _node(name, properties, strings_size)
-    new_structure = blocks[0][:at] + node + blocks[0][at:]
+    added, names = content(strings_size)
+    new_structure = blocks[0][:at] + added + blocks[0][at:]
     new_strings = blocks[1] + names
     reservations = tree[reserved : min(each for each in (structure, strings) if each > reserved)]
     start = _HEADER.size + len(reservations)
@@ -47,12 +60,17 @@ def add_node(tree: bytes, parent: str, name: str, properties: Mapping[str, bytes
 
 def _node(name: str, properties: Mapping[str, bytes], offset: int) -> tuple[bytes, bytes]:
     """A node without children, and the names of its properties, which begin at this offset of the strings."""
-    node = _WORD.pack(_BEGIN) + _padded(name.encode() + b"\0")
-    names = b""
+    content, names = _properties(properties, offset)
+    return _WORD.pack(_BEGIN) + _padded(name.encode() + b"\0") + content + _WORD.pack(_END), names
+
+
+def _properties(properties: Mapping[str, bytes], offset: int) -> tuple[bytes, bytes]:
+    """Properties, and their names, which begin at this offset of the strings."""
+    content = names = b""
     for key, value in properties.items():
-        node += struct.pack(">3I", _PROPERTY, len(value), offset + len(names)) + _padded(value)
+        content += struct.pack(">3I", _PROPERTY, len(value), offset + len(names)) + _padded(value)
         names += key.encode() + b"\0"
-    return node + _WORD.pack(_END), names
+    return content, names
 
 
 def _padded(value: bytes) -> bytes:

@@ -1,7 +1,7 @@
 /* The first process: loads the modules, gives the devices to vfio-pci, runs the VMM once for each way that its arguments
  * name, and turns the machine off. Its arguments are those of the kernel's command line after "--": devices as in
- * 0x1234:0xbe50 (none: those that come later), and ways, as "vfio", or "vfio:SCHEME" where the kernel is told first which
- * scheme it is to follow. */
+ * 0x1234:0xbe50 (none: those that come later), a platform device as platform:NAME, and ways, as "vfio", or "vfio:SCHEME"
+ * where the kernel is told first which scheme it is to follow. The platform device goes with the PCI devices from vfio. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +24,7 @@
 #define SCHEME "/sys/module/kvm/parameters/bar_scheme"
 #define COHERENT "nvgrace_gpu_vfio_pci"
 #define NOIOMMU "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+#define PLATFORM "platform:"
 
 static _Noreturn void off(void)
 {
@@ -57,7 +58,7 @@ static void log_tail(void)
         printf("  kernel: %s\n", lines[i % most]);
 }
 
-static _Noreturn void __attribute__((format(printf, 1, 2))) fail(const char *format, ...)
+void fail(const char *format, ...)
 {
     va_list list;
 
@@ -95,7 +96,8 @@ static void load_modules(void)
             continue;
         snprintf(path, sizeof path, "/modules/%s", names[i]->d_name);
         int file = open(path, O_RDONLY | O_CLOEXEC);
-        if (file < 0 || (syscall(SYS_finit_module, file, "", 0) && errno != EEXIST))
+        const char *parameters = strstr(names[i]->d_name, "vfio_platform.ko") ? "reset_required=0" : "";
+        if (file < 0 || (syscall(SYS_finit_module, file, parameters, 0) && errno != EEXIST))
             fail("module %s cannot be loaded: %s", names[i]->d_name, strerror(errno));
         close(file);
     }
@@ -112,6 +114,11 @@ int put(const char *path, const char *word)
         error = errno;
     close(file);
     return error;
+}
+
+void allow_no_iommu(void)
+{
+    put(NOIOMMU, "Y");
 }
 
 static int is(const char *device, const char *attribute, const char *wanted)
@@ -179,7 +186,7 @@ static void bind_vfio(const char *address, const char *driver)
         unbind(address);
     snprintf(path, sizeof path, DEVICES "/%s/iommu_group", address);
     if (access(path, F_OK))
-        put(NOIOMMU, "Y"); /* before the driver probes, which makes the group; absent where not configured */
+        allow_no_iommu(); /* before the driver probes, which makes the group */
     snprintf(path, sizeof path, DEVICES "/%s/driver_override", address);
     int error = put(path, driver);
     if (error)
@@ -223,10 +230,10 @@ static int of_vfio(const char *way)
     return !strncmp(way, "vfio", 4) || !strcmp(way, "linux");
 }
 
-/* Runs the VMM to its end; whether it ended well. */
-static int run(char *way, char addresses[][64], int count)
+/* Runs the VMM to its end; whether it ended well. "platform" is a word of the command line, or NULL. */
+static int run(char *way, char addresses[][64], int count, char *platform)
 {
-    char *scheme = strchr(way, ':'), *arguments[4 + MOST] = { "/vmm", way, "" };
+    char *scheme = strchr(way, ':'), *arguments[5 + MOST] = { "/vmm", way, "" };
     int status;
     pid_t child;
 
@@ -242,6 +249,8 @@ static int run(char *way, char addresses[][64], int count)
             bind_vfio(addresses[i], driver_for(addresses[i], scheme));
         arguments[3 + i] = addresses[i];
     }
+    if (!strcmp(way, "vfio"))
+        arguments[3 + count] = platform;
     child = fork();
     if (child == 0) {
         execv("/vmm", arguments);
@@ -269,6 +278,7 @@ int main(int argc, char **argv)
     for (; count + 1 < argc && count < MOST && strlen(argv[count + 1]) == 13 && argv[count + 1][6] == ':'; count++)
         find(argv[count + 1], addresses[count], sizeof *addresses);
     int first = count + 1; /* of the ways */
+    char *platform = first < argc && !strncmp(argv[first], PLATFORM, sizeof PLATFORM - 1) ? argv[first++] : NULL;
     if (first == argc)
         fail("its arguments must be up to %d devices and then ways, not %d words", MOST, argc - 1);
     if (!count) {
@@ -278,11 +288,13 @@ int main(int argc, char **argv)
     }
     for (int i = 0; vfio && i < count; i++)
         bind_vfio(addresses[i], driver_for(addresses[i], NULL));
+    if (platform)
+        bind_platform(platform + sizeof PLATFORM - 1);
     for (int i = first; i < argc; i++) {
         if (!strncmp(argv[i], "sysfs", 5))
             for (int device = 0; device < count; device++)
                 release(addresses[device]);
-        if (!run(argv[i], addresses, count))
+        if (!run(argv[i], addresses, count, platform))
             break;
     }
     off();

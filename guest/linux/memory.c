@@ -19,7 +19,7 @@ static int vm;
 static uint8_t *ram;
 static uint64_t ram_size;
 static uint64_t physical[LINUX_RAM_SIZE / HUGE_PAGE];
-static uint8_t *areas[DEVICES][BARS]; /* the VMM's address range for each BAR, as large as it */
+static uint8_t *areas[DEVICES + 1][BARS]; /* the VMM's address range for each BAR, as large as it; the platform device's */
 static unsigned slots = 1;
 static struct {
     uint64_t start, end;
@@ -125,7 +125,17 @@ void load_file(const char *path, uint64_t address)
     close(file);
 }
 
-int map_piece(const struct device *device, const struct install_entry *entry)
+/* The device that an entry is of, the entry's own or the platform device; the entry is then as if that were a PCI device. */
+static const struct device *owner(const struct device *device, struct install_entry *entry)
+{
+    if (entry->bar != PLAN_PLATFORM)
+        return device;
+    entry->bar = 0;
+    entry->offset -= HYPERVISOR_PLATFORM;
+    return &platform;
+}
+
+static int map_part(const struct device *device, const struct install_entry *entry)
 {
     uint64_t size = entry->pages * PAGE;
     uint8_t *at;
@@ -144,6 +154,14 @@ int map_piece(const struct device *device, const struct install_entry *entry)
     if (ask_mapping(at, size, file, device->offsets[entry->bar] + entry->offset, entry->ask))
         return -1;
     return ask_permission(vm, pci_bar(device, entry->bar) + entry->offset, size, entry->ask);
+}
+
+int map_piece(const struct device *device, const struct install_entry *entry)
+{
+    struct install_entry own = *entry;
+
+    device = owner(device, &own);
+    return map_part(device, &own);
 }
 
 int memory_grant(uint64_t address, uint64_t pages, int granted)
@@ -205,30 +223,35 @@ void install(struct install_request *request)
     if (!entries || request->function >= device_count)
         return;
     clear_areas(device);
+    clear_areas(&platform);
     for (uint32_t i = 0; i < request->count; i++) {
-        if (map_piece(device, &entries[i])) {
+        struct install_entry entry = entries[i];
+        const struct device *of = owner(device, &entry);
+
+        if (map_part(of, &entry)) {
             request->bad = i;
             request->refusal = REFUSAL_ENTRY;
             return;
         }
-        uint64_t start = pci_bar(device, entries[i].bar) + entries[i].offset;
-        if (entries[i].ask & ASK_WRITE_COMBINE && grant_count < SLOTS) {
+        uint64_t start = pci_bar(of, entry.bar) + entry.offset;
+        if (entry.ask & ASK_WRITE_COMBINE && grant_count < SLOTS) {
             grants[grant_count].start = start;
-            grants[grant_count++].end = start + entries[i].pages * PAGE;
+            grants[grant_count++].end = start + entry.pages * PAGE;
         }
     }
     /* Entries that follow one another in a BAR are one memslot over several mappings, unless the slots' flags differ. */
     for (uint32_t i = 0, next; i < request->count; i = next) {
-        const struct install_entry *first = &entries[i];
-        uint64_t end = first->offset + first->pages * PAGE;
+        struct install_entry first = entries[i];
+        uint64_t size = first.pages * PAGE;
 
         for (next = i + 1; next < request->count; next++) {
-            if (entries[next].bar != first->bar || entries[next].offset != end ||
-                ask_slot(entries[next].ask) != ask_slot(first->ask))
+            if (entries[next].bar != first.bar || entries[next].offset != first.offset + size ||
+                ask_slot(entries[next].ask) != ask_slot(first.ask))
                 break;
-            end += entries[next].pages * PAGE;
+            size += entries[next].pages * PAGE;
         }
-        if (set_parts(device, first->bar, first->offset, end, ask_slot(first->ask))) {
+        const struct device *of = owner(device, &first);
+        if (set_parts(of, first.bar, first.offset, first.offset + size, ask_slot(first.ask))) {
             request->bad = (uint32_t)errno;
             request->refusal = REFUSAL_MEMSLOT;
             return;

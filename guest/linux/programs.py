@@ -37,7 +37,7 @@ class _Program:
 
 
 PROGRAMS = {
-    "init": _Program(("init.c", "arrival.c", "init.h")),
+    "init": _Program(("init.c", "arrival.c", "platform.c", "init.h")),
     "vmm": _Program((*(f"{name}.c" for name in _VMM.split()), "vmm.h"), ("plan.h", "hypervisor.h")),
     "process": _Program(
         ("process.c", "process_pci.c", "process_driver.c", "process.h"),

@@ -13,10 +13,11 @@ from pathlib import Path
 from .. import payload
 from ..errors import KernelError
 from ..machines import PATIENT, load_config
+from ..operation import PAGE
 from ..provision.qemu import find_qemu
 from . import programs
-from .config import MODULES, check_config, embedded_config, gunzip, machine_for, read_config
-from .devicetree import add_node, cells
+from .config import MODULES, PLATFORM, check_config, embedded_config, gunzip, machine_for, read_config, unobservable
+from .devicetree import add_node, add_properties, cells
 from .initramfs import archive
 from .modules import load_order
 from .nested import MEMORY_HUGE_PAGES, nested_files
@@ -26,8 +27,12 @@ _MAGIC_AT, _MAGIC = 56, b"ARM\x64"
 BASE = "console=ttyAMA0 loglevel=3 panic=-1 iommu.passthrough=1"
 _HUGE_PAGES = 8
 """What the bare-metal guest has as RAM."""
-_HOST_BRIDGE, _PROBE_SLOT = "pcie@10000000", 2
-"""Its node in the device tree, and the probe's device number: the virtio-iommu comes first."""
+_HOST_BRIDGE, _PROBE_SLOT = "pcie@10000000", 1
+"""Its node in the device tree, and the probe's device number."""
+_IOMMU, _IOMMU_HANDLE = "virtio_mmio@a003e00", 0x10_0000
+"""The virtio device that machine `kvm` adds has QEMU's last transport; the number is none that QEMU gives to a node."""
+_CLOCK, _REGISTERS = "pl031@9010000", "9010000.registers"
+"""The real-time clock's node, and what the same registers are called once vfio-platform may have them."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,16 @@ class LinuxImage:
 
 @dataclass(frozen=True)
 class Ready:
-    """A machine, and what it boots. ``tree`` is its device tree where that is not QEMU's own."""
+    """A machine, and what it boots. ``tree`` is its device tree where that is not QEMU's own.
+
+    ``unobservable`` says of what the kernel cannot show why not. ``platform``: it gives away a platform device.
+    """
 
     kernel: LinuxImage
     cpu: str
     machine: str
-    kernel_options: dict[str, str]
+    unobservable: dict[str, str]
+    platform: bool
     initramfs: bytes
     huge_pages: int
     tree: bytes | None
@@ -58,8 +67,8 @@ class Ready:
 
     @property
     def interrupts(self) -> bool:
-        """Whether interrupts of devices reach virtual machines: only behind a virtio-iommu."""
-        return self.machine == "kvm"
+        """Whether interrupts of devices reach virtual machines: not where the devices bypass an IOMMU."""
+        return self.machine != "kvm-bypass"
 
     def options(self, folder: Path, devices: Sequence[str], ways: Sequence[str]) -> list[str]:
         """QEMU's options for the kernel, with files that are put into this folder, and the gdbstub there.
@@ -67,8 +76,12 @@ class Ready:
         ``devices`` are as in 0x1234:0xbe50; without, the first process waits for some.
         """
         (folder / "initramfs").write_bytes(self.initramfs)
-        words = " ".join([BASE, f"hugepages={self.huge_pages}", self.kernel.append, "--", *devices, *ways])
-        extra = ["-kernel", str(self.kernel.image), "-initrd", str(folder / "initramfs"), "-append", words]
+        words = [BASE, f"hugepages={self.huge_pages}", self.kernel.append]
+        if self.platform and devices:
+            words += ["vfio_platform.reset_required=0", "--", *devices, f"platform:{_REGISTERS}", *ways]
+        else:
+            words += ["--", *devices, *ways]
+        extra = ["-kernel", str(self.kernel.image), "-initrd", str(folder / "initramfs"), "-append", " ".join(words)]
         extra += ["-gdb", f"unix:{folder / 'gdb'},server=on,wait=off"]
         if self.cpu == "max":
             extra += ["-machine", "mte=on"]
@@ -106,12 +119,10 @@ def prepare(
         contents |= nested_files(kernel.image, kernel.modules)
         huge_pages = MEMORY_HUGE_PAGES
     machine, program = machine or machine_for(options, modules), find_qemu().require().path
-    tree = None
-    if machine == "kvm-bypass":
-        tree = _bypassed(program, cpu)
-    elif nodes:
-        tree = _described(load_config(machine).command(program, cpu=cpu), nodes)
-    return Ready(kernel, cpu, machine, options, archive(contents), huge_pages, tree, program)
+    reasons = unobservable(options, modules)
+    platform = PLATFORM not in reasons and any(way.partition(":")[0] == "vfio" for way in ways)
+    tree = _tree(program, cpu, machine, nodes, platform=platform)
+    return Ready(kernel, cpu, machine, reasons, platform, archive(contents), huge_pages, tree, program)
 
 
 def _options(kernel: LinuxImage) -> dict[str, str]:
@@ -134,11 +145,26 @@ def _contents(modules: dict[str, bytes]) -> dict[str, bytes]:
     return {**built, "guest.elf": payload.build(el=1).read_bytes(), **numbered}
 
 
-def _described(command: list[str], nodes: Sequence[Mapping[str, bytes]]) -> bytes:
-    """The device tree of the machine that a command starts, with a node for each device that follows the probe."""
-    tree = _dump(command, "")
+def _tree(
+    program: Path, cpu: str, machine: str, nodes: Sequence[Mapping[str, bytes]], *, platform: bool
+) -> bytes | None:
+    """A machine's device tree, with a node for each device that follows the probe; None: it is QEMU's own."""
+    if machine == "kvm-bypass":
+        tree = _bypassed(program, cpu)
+    elif machine == "kvm" or nodes or platform:
+        tree = _dump(load_config(machine).command(program, cpu=cpu), "")
+    else:
+        return None
+    if machine == "kvm":  # QEMU describes the IOMMU that is a PCI device alone
+        tree = add_properties(tree, _IOMMU, {"#iommu-cells": cells(1), "phandle": cells(_IOMMU_HANDLE)})
+        tree = add_properties(tree, _HOST_BRIDGE, {"iommu-map": cells(0, _IOMMU_HANDLE, 0, 0x10000)})
     for slot, properties in enumerate(nodes, start=_PROBE_SLOT + 1):
         tree = add_node(tree, _HOST_BRIDGE, f"device@{slot:x},0", {"reg": cells(slot << 11, 0, 0, 0, 0), **properties})
+    if platform:
+        address, name = _REGISTERS.split(".")
+        registers = {"compatible": b"pyvfio-user,registers\0", "reg": cells(0, int(address, 16), 0, PAGE)}
+        tree = add_properties(tree, _CLOCK, {"status": b"disabled\0"})
+        tree = add_node(tree, "", f"{name}@{address}", registers)
     return tree
 
 
@@ -152,10 +178,10 @@ def _bypassed(program: Path, cpu: str) -> bytes:
 
 
 def _dump(command: list[str], machine: str) -> bytes:
-    """The device tree that QEMU makes with this command."""
+    """The device tree that QEMU makes with this command, without seeds, which are others each time."""
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as folder:
         path = Path(folder) / "dtb"
-        command = [*command, "-machine", f"{machine}dumpdtb={path}"]
+        command = [*command, "-machine", f"{machine}dtb-randomness=off,dumpdtb={path}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         if done.returncode:
             raise KernelError(f"{shlex.join(command)} must succeed: {done.stderr.strip()}", "use another QEMU or CPU")

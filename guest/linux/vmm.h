@@ -57,7 +57,10 @@ struct device {
 };
 extern struct device devices[DEVICES];
 extern unsigned device_count;
+/* One that is no PCI device: its registers are BAR 0, which is where HYPERVISOR_PLATFORM says. */
+extern struct device platform;
 void vfio_open(struct device *device, const char *address);
+void vfio_open_platform(struct device *device, const char *name);
 /* Lets a device at this address reach the memory, which is contiguous there: by itself where there is no IOMMU. */
 void vfio_allow(void *memory, uint64_t size, uint64_t address);
 void sysfs_open(struct device *device, const char *address);

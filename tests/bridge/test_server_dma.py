@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import mmap
 import os
 from collections.abc import Iterator
@@ -194,6 +195,17 @@ async def test_a_descriptor_that_cannot_be_mapped_is_refused(bench: Bench, caplo
     finally:
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.asyncio
+async def test_an_unmap_of_nothing_is_refused_and_is_no_offence(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """QEMU does it behind an IOMMU, of a page of the ITS, which it could not map either."""
+    caplog.set_level(logging.INFO, "pyvfio_user.bridge")
+    async with bench.connect() as raw:
+        assert await raw.refused(DMA_UNMAP, dma_unmap(0x800_0000, PAGE)) == errno.ENOENT
+        await raw.alive()
+    refused = [each for each in caplog.records if "DMA_UNMAP was refused: [Errno 2]" in each.getMessage()]
+    assert [each.levelno for each in refused] == [logging.INFO]
 
 
 @pytest.mark.asyncio

@@ -101,8 +101,8 @@ def test_every_command_has_help(command: str) -> None:
         (f"serve upcase --socket /{'x' * 120}",
          f"cannot serve on /{'x' * 120}: path must be at most 107 bytes, not 121"),
         ("serve upcase --socket s --html /proc/x/t.html", "cannot write /proc/x/t.html: No such file or directory"),
-        ("qemu el9", "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, kvm-gicv2, qtest, or a readable file, "
-                     "not el9 (No such file or directory)"),
+        ("qemu el9", "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, kvm-gicv2, kvm-noiommu, qtest, "
+                     "or a readable file, not el9 (No such file or directory)"),
         ("matrix --orders --profile none",
          "profile must be one of in-order, reorder-only, wc-16x4, wc-32x4, wc-64x1, wc-64x4, wc-64x10, wc-128x4, "
          "wc-64x4-partial, wc-64x4-no-hint, wc-64x4-reorder, rc-splits-4, not none"),
@@ -129,7 +129,8 @@ def test_serving_on_a_file_that_is_no_socket(tmp_path: Path) -> None:
 def test_the_machines_are_listed_with_their_files() -> None:
     result = invoke("machines")
     assert [line.split("\t") for line in result.output.splitlines()] == [
-        [name, str(load_config(name).path)] for name in ("el2", "el2-no-fwb", "kvm", "kvm-bypass", "kvm-gicv2", "qtest")
+        [name, str(load_config(name).path)]
+        for name in ("el2", "el2-no-fwb", "kvm", "kvm-bypass", "kvm-gicv2", "kvm-noiommu", "qtest")
     ]
 
 

@@ -14,7 +14,7 @@ DEVICE = '{"driver": "vfio-user-pci", "socket": {"type": "unix", "path": "/run/a
 
 
 def test_the_machines_that_ship() -> None:
-    assert config_names() == ["el2", "el2-no-fwb", "kvm", "kvm-bypass", "kvm-gicv2", "qtest"]
+    assert config_names() == ["el2", "el2-no-fwb", "kvm", "kvm-bypass", "kvm-gicv2", "kvm-noiommu", "qtest"]
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,14 @@ def test_the_machines_that_ship() -> None:
     [
         ("el2", "-cpu max -nodefaults -display none -serial stdio"),
         ("el2-no-fwb", "-cpu cortex-a76 -nodefaults -display none -serial stdio"),
-        ("kvm", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio -device virtio-iommu-pci"),
+        ("kvm", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio "
+                "-global virtio-mmio.force-legacy=false -device virtio-iommu-device,primary-bus=pcie.0"),
         ("kvm-bypass", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio"),
         ("kvm-gicv2", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio"),
+        ("kvm-noiommu", "-cpu neoverse-n1 -nodefaults -no-reboot -display none -serial stdio"),
         ("qtest", "-accel qtest -nodefaults -display none"),
     ],
-)
+)  # fmt: skip
 def test_the_command_of_each_machine(name: str, options: str) -> None:
     config = load_config(name)
     command = config.command("/bin/qemu", ["/run/a.sock"])
@@ -99,6 +101,6 @@ def test_an_unknown_machine() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("el3")
     assert str(caught.value) == (
-        "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, kvm-gicv2, qtest, or a readable file, "
+        "machine must be one of el2, el2-no-fwb, kvm, kvm-bypass, kvm-gicv2, kvm-noiommu, qtest, or a readable file, "
         "not el3 (No such file or directory)"
     )

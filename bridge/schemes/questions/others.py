@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ...attributes import MEMORY_TYPES, NORMAL_NC, PAGE
+from ...attributes import NORMAL_NC, PAGE
 from ..base import settled
 from ..inputs import Driver, Range, Request
 from ..outputs import Decision
@@ -38,7 +38,10 @@ def asks_nothing(study: Study) -> Answer:
 
 
 def platform(study: Study) -> Answer:
-    """3. Whether platform devices keep what the old rule gave them; None where the layout has none."""
+    """3. Whether platform devices keep what the old rule gave them; None where the layout has none.
+
+    What the guest's Normal-NC comes to tells each bound from the others, as in question 2.
+    """
     if not study.platform:
         return Answer(3, "platform", "Is a platform device unaffected?", None, "the layout has no platform range")
     guest = _differs(study.asking, study.before, study.platform, "s2")
@@ -46,9 +49,7 @@ def platform(study: Study) -> Answer:
     value: Json = {"guest": not guest, "host": not host}
     detail = f"the guest's bound changes on: {listed(guest)}; the user mapping on: {listed(host)}"
     pieces = study.pieces(study.asking, study.platform)
-    cells = study.cells(study.asking, "asking", pieces, MEMORY_TYPES[:5]) + study.host_cells(
-        study.asking, "asking", pieces
-    )
+    cells = study.cells(study.asking, "asking", pieces, (NORMAL_NC,)) + study.host_cells(study.asking, "asking", pieces)
     return Answer(3, "platform", "Is a platform device unaffected?", value, detail, cells)
 
 

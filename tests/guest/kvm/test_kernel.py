@@ -22,11 +22,13 @@ from pyvfio_user.guest.kvm import stage2
 from pyvfio_user.guest.kvm.kernel import run_kernel
 from pyvfio_user.guest.kvm.kernels import kernel_jobs
 from pyvfio_user.guest.kvm.proof import WITNESS
-from pyvfio_user.guest.lanes.kvm import Backing, area
+from pyvfio_user.guest.lanes.kvm import PLATFORM_DEVICE, Backing, area
+from pyvfio_user.guest.lanes.places import RTC_ADDRESS
 from pyvfio_user.guest.plan import Asked, Experiment, Runs, Status
 from pyvfio_user.guest.results import Matrix, Proof, Verdict
 
 HEADER = (Path(__file__).parents[3] / "guest/baremetal/hypervisor.h").read_text(encoding="utf-8")
+VMM_HEADER = (Path(__file__).parents[3] / "guest/linux/vmm.h").read_text(encoding="utf-8")
 OLD, NEW = "status-quo", "vma-allow-any-uncached"
 TAGS = {"memslot over a BAR with MTE", "memslot over RAM with MTE"}
 DOORBELL = "upcase: ring, DMA, MSI-X by irqfd"
@@ -203,6 +205,12 @@ class TestTheHypervisorsHeader:
     def test_backings(self) -> None:
         names = self.enumeration("backing", "BACKING")
         assert {each.name: each.value for each in Backing}.items() <= names.items()
+
+    def test_where_the_platform_device_is(self) -> None:
+        (address,) = re.findall(r"#define HYPERVISOR_PLATFORM (0x[0-9a-f]+)ull", HEADER)
+        assert int(address, 16) == RTC_ADDRESS
+        (number,) = re.findall(r"#define DEVICES (\d)u", VMM_HEADER)
+        assert int(number) == PLATFORM_DEVICE
 
     def test_where_the_vmm_has_a_bar(self) -> None:
         (formula,) = re.findall(r"#define HYPERVISOR_AREA\(device, bar\) (.*)", HEADER)

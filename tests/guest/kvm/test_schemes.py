@@ -46,6 +46,12 @@ SYSFS = {
 }
 """Stage 2 over sysfs' resourceN, which Linux maps Device-nGnRE, and resourceN_wc, which it maps Normal-NC: a scheme
 that reads the user mapping takes either for VFIO's."""
+PLATFORM = {"normal-nc-all": "5", "pgprot-device": "0"}
+"""Stage 2 of a device that vfio-platform gives away, where it is not Device-nGnRE, for a VMM that asks nothing of it:
+one scheme changes all that is not memory, one takes pgprot_noncached for Device-nGnRnE."""
+PLATFORM_ASKED = {"vmm-opt-in": "5", "permit-wc": "5", "trap": "5"}
+"""The same for a VMM that asks for all there is: a memslot's flag and permissions by page know no bus, while
+MAP_WRITECOMBINE is the VFIO driver's to follow, and that one does not."""
 CHANGES = {
     "mmap-writecombine": "nothing asked: stage 2 1; WRITE_COMBINE: stage 2 5; nothing asked: stage 2 1",
     "mmap-writecombine-vetted": "nothing asked: stage 2 1; WRITE_COMBINE: stage 2 3; nothing asked: stage 2 1",
@@ -102,6 +108,15 @@ def test_every_scheme_is_as_it_was_proposed(tmp_path: Path) -> None:
     assert platform == {
         "status-quo": "1", "normal-nc-all": "5", "vma-allow-any-uncached": "1", "pgprot-device": "1"
     }  # fmt: skip
+    asked = {**PLATFORM, **PLATFORM_ASKED}
+    for way, nibbles in (("vfio-platform", PLATFORM), ("vfio-platform, all asked", asked)):
+        seen = {proof.scheme: proof.memattr for proof in found.proofs if proof.way == way}
+        assert seen == {scheme: nibbles.get(scheme, "1") for scheme in PATCHED}, way
+    hosts = {cell.scheme: cell.observed for cell in found.host if cell.range == "platform"}
+    assert hosts == dict.fromkeys(PATCHED, DEVICE), "no scheme has vfio-platform map otherwise than pgprot_noncached"
+    for scheme in PATCHED:
+        answer = found.scorecard[scheme]["platform"]
+        assert (answer["how"], answer["value"]) == ("seen", {"guest": scheme not in PLATFORM, "host": True}), scheme
     assert {each.cpu.partition("(")[2].rstrip(")"): each.observed for each in found.findings} == {
         scheme: f"{seen}; {JUST_THOSE}; beside it: unchanged" for scheme, seen in CHANGES.items()
     }
@@ -163,7 +178,7 @@ def test_a_scheme_that_the_kernel_does_not_have() -> None:
 
 @pytest.mark.asyncio
 async def test_an_image_of_ones_own_carries_its_options_and_is_looked_at_with_every_driver_it_has() -> None:
-    """By its path alone: CONFIG_IKCONFIG tells that it has nvgrace-gpu, and that its VMM's platform case is the GIC."""
+    """By its path alone: CONFIG_IKCONFIG tells that it has nvgrace-gpu and vfio-platform."""
     image = provide_built_kernel(Progress()).image
     (job,) = kernel_jobs([str(image)], ranges=["wc-trapped"])
     assert (job.config, job.expected, job.schemes) == (None, None, ())
@@ -172,11 +187,12 @@ async def test_an_image_of_ones_own_carries_its_options_and_is_looked_at_with_ev
     own, coherent = found.kernels
     assert (own.scheme, coherent.scheme) == ("vma-allow-any-uncached", "cacheable-follow")
     assert "normal-nc-all" not in own.alike
-    assert list(own.unobservable) == ["platform devices by vfio"]
+    assert own.unobservable == {}
     shown = {(proof.way, proof.memattr) for proof in found.proofs if proof.kernel == own.release}
     assert shown == {
         ("vfio", "5"),
         ("vfio pieces", "5"),
+        ("vfio-platform", "1"),
         ("ram", "6"),
         ("sysfs", "1"),
         ("sysfs wc", "1"),

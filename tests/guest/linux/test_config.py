@@ -19,7 +19,7 @@ from pyvfio_user.guest.linux.config import (
 
 BUILT_IN = (
     *("KVM", "VFIO", "VFIO_PCI", "VFIO_IOMMU_TYPE1", "PCI_HOST_GENERIC", "BLK_DEV_INITRD", "DEVTMPFS", "HUGETLBFS"),
-    *("SERIAL_AMBA_PL011_CONSOLE", "VIRTIO_PCI", "VIRTIO_IOMMU"),
+    *("SERIAL_AMBA_PL011_CONSOLE", "VIRTIO_MMIO", "VIRTIO_IOMMU"),
 )
 FULL = dict.fromkeys(BUILT_IN, "y")
 
@@ -49,10 +49,11 @@ def test_all_that_is_lacking_is_named_with_what_to_switch_on() -> None:
         "the kernel lacks CONFIG_KVM, CONFIG_VFIO_PCI",
         "switch on what it lacks (scripts/config -e KVM -e VFIO_PCI), and build it anew",
     )
-    assert refusal(without("VIRTIO_IOMMU")) == (
-        "the kernel lacks CONFIG_VIRTIO_IOMMU or CONFIG_ARM_SMMU_V3 or CONFIG_VFIO_NOIOMMU",
-        "switch on what it lacks (scripts/config -e VIRTIO_IOMMU, say), and build it anew",
-    )
+    for one in ("VIRTIO_IOMMU", "VIRTIO_MMIO"):
+        assert refusal(without(one)) == (
+            "the kernel lacks CONFIG_VIRTIO_IOMMU with CONFIG_VIRTIO_MMIO or CONFIG_ARM_SMMU_V3 or CONFIG_VFIO_NOIOMMU",
+            "switch on what it lacks (scripts/config -e VIRTIO_IOMMU -e VIRTIO_MMIO, say), and build it anew",
+        )
 
 
 def test_what_cannot_be_a_module() -> None:
@@ -75,22 +76,35 @@ def test_modules_that_are_not_at_hand() -> None:
 
 def test_the_machine_has_the_iommu_that_the_kernel_has_a_driver_for() -> None:
     assert machine_for(FULL, ()) == "kvm"
-    assert machine_for({**without("VIRTIO_IOMMU"), "ARM_SMMU_V3": "y"}, ()) == "kvm-bypass"
+    for lacking in ("VIRTIO_IOMMU", "VIRTIO_MMIO"):
+        assert machine_for({**without(lacking), "ARM_SMMU_V3": "y"}, ()) == "kvm-bypass"
+        assert machine_for({**without(lacking), "ARM_SMMU_V3": "y", "VFIO_NOIOMMU": "y"}, ()) == "kvm-noiommu"
     assert [machine_for({}, modules) for modules in ((), ("virtio_iommu",), ("vfio_pci",))] == [
         "kvm", "kvm", "kvm-bypass"
     ]  # fmt: skip
 
 
 def test_what_cannot_be_shown_and_why() -> None:
-    assert unobservable(FULL) == {
-        "platform devices by vfio": "the kernel lacks CONFIG_VFIO_PLATFORM",
+    assert unobservable(FULL, ()) == {
+        "platform devices by vfio": "the kernel lacks CONFIG_VFIO_PLATFORM and CONFIG_VFIO_NOIOMMU",
         "cacheable BARs": "the kernel has no driver that maps a BAR cacheable: it lacks CONFIG_NVGRACE_GPU_VFIO_PCI",
     }
-    assert unobservable({**FULL, "VFIO_PLATFORM": "y", "NVGRACE_GPU_VFIO_PCI": "y"}) == {
-        "platform devices by vfio": "the VMM gives away PCI devices alone; what KVM maps by itself is looked at (gicv2)"
-    }
     unknown = "the kernel's options are not known: name its .config with --config"
-    assert unobservable({}) == {"platform devices by vfio": unknown, "cacheable BARs": unknown}
+    assert unobservable({}, ()) == {"platform devices by vfio": unknown, "cacheable BARs": unknown}
+
+
+def test_what_it_takes_to_give_away_a_platform_device() -> None:
+    able = {**FULL, "VFIO_PLATFORM": "y", "VFIO_NOIOMMU": "y", "NVGRACE_GPU_VFIO_PCI": "y"}
+    assert unobservable(able, ()) == {}
+    lacking = {name: value for name, value in able.items() if name != "VFIO_NOIOMMU"}
+    assert unobservable(lacking, ()) == {"platform devices by vfio": "the kernel lacks CONFIG_VFIO_NOIOMMU"}
+    module = {**able, "VFIO_PLATFORM": "m"}
+    check_config(module, (), None)  # the rest can be looked at
+    assert unobservable(module, ("vfio_platform",)) == {}
+    assert unobservable(module, ("vfio_pci",)) == {
+        "platform devices by vfio": "CONFIG_VFIO_PLATFORM is a module, which is not among those that were named "
+        "with --modules"
+    }
 
 
 class TestReading:

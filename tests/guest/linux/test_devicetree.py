@@ -1,4 +1,4 @@
-"""A node added to a device tree, read back by a reader of its own."""
+"""What is added to a device tree, read back by a reader of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyvfio_user.guest.errors import KernelError
-from pyvfio_user.guest.linux.devicetree import add_node, cells
+from pyvfio_user.guest.linux.devicetree import add_node, add_properties, cells
 
 RESERVED = struct.pack(">4Q", 0x1000, 0x2000, 0, 0)
 STRINGS = b"compatible\0reg\0"
@@ -73,8 +73,21 @@ def test_a_node_becomes_the_first_child() -> None:
     assert again[""]["last"] == {"b": {"c": b""}, "a": {}}
 
 
+def test_properties_come_behind_those_that_a_node_has_and_before_its_children() -> None:
+    found = read(add_properties(tree(), "pcie@1", {"iommu-map": cells(0, 9, 0, 0x10000), "odd": b"xyz"}))
+    assert list(found[""]["pcie@1"]) == ["reg", "iommu-map", "odd", "bus"]
+    assert found[""]["pcie@1"]["iommu-map"] == word(0, 9, 0, 0x10000)
+    assert found[""]["pcie@1"]["odd"] == b"xyz"
+    bare = read(add_properties(add_properties(tree(), "last", {"status": b"disabled\0"}), "", {"more": b""}))
+    assert bare[""] == {
+        "compatible": b"abc\0", "more": b"", "pcie@1": {"reg": word(7), "bus": {}}, "last": {"status": b"disabled\0"}
+    }  # fmt: skip
+
+
 def test_what_is_no_tree_or_has_no_such_node() -> None:
     with pytest.raises(KernelError, match="the device tree must begin with d00dfeed"):
         add_node(bytes(100), "pcie@1", "a", {})
     with pytest.raises(KernelError, match="the device tree must have a node pcie@2"):
         add_node(tree(), "pcie@2", "a", {})
+    with pytest.raises(KernelError, match="the device tree must have a node pcie@2"):
+        add_properties(tree(), "pcie@2", {})
