@@ -13,7 +13,7 @@ from pyvfio_user.bridge.recorder import Transaction
 from pyvfio_user.bridge.server import serve
 from pyvfio_user.devices.mailbox import Submission
 from pyvfio_user.devices.probe import Probe
-from pyvfio_user.devices.probe_map import RANGES
+from pyvfio_user.devices.probe_map import MSIX_TABLE, RANGES, Reg
 from pyvfio_user.guest.cli import main
 from pyvfio_user.guest.commander import Guest
 from pyvfio_user.guest.errors import MatrixError, QemuError
@@ -21,11 +21,15 @@ from pyvfio_user.guest.hello import Hello, PciFunction
 from pyvfio_user.guest.kvm.gdbstub import GdbStub
 from pyvfio_user.guest.kvm.kernels import kernel_jobs
 from pyvfio_user.guest.kvm.quick import check_witness
+from pyvfio_user.guest.kvm.stage2 import read_tables
+from pyvfio_user.guest.lanes.kvm import Backing
+from pyvfio_user.guest.layout import LAYOUT
 from pyvfio_user.guest.linux.boot import booted_linux
 from pyvfio_user.guest.linux.ready import prepare
 from pyvfio_user.guest.linux.snapshot import go_on, save, wake
+from pyvfio_user.guest.plan import PAGE, Range
 from pyvfio_user.guest.qemu import Qemu
-from pyvfio_user.guest.script import Outcome, Step, StepStatus
+from pyvfio_user.guest.script import Action, Outcome, Space, Step, StepStatus
 
 WINDOW = RANGES["wc-trapped"].offset
 FUNCTION = PciFunction(0x1234, 0xBE50, 0, 0, (0x1000_0000, 0, 0x1010_0000, 0, 0, 0), (0,) * 6)
@@ -40,6 +44,26 @@ def test_a_scenario_from_a_snapshot(kernel: str) -> None:
         assert done.exit_code == 0, done.output
         assert "interrupt 8192 acknowledged, DOORBELL in RAM" in re.sub(r"[\s│]+", " ", done.output)
         assert "change" not in done.output
+
+
+@pytest.mark.asyncio
+async def test_the_page_of_the_msix_table_is_in_no_memslot() -> None:
+    """The VMM emulates it: the messages of a guest that had the device's own table would go where the guest likes."""
+    (job,) = kernel_jobs(["6.12"], ["neoverse-n1"])
+    async with booted_linux(job.files, job.cpu, ("vfio",), going_on=True) as up:
+        hello = await up.guest.hello()
+        await up.guest.install([Range(bar.index, 0, bar.size // PAGE, Backing.DEVICE, 0) for bar in LAYOUT.bars])
+        pages = [hello.physical(RANGES["msix"].bar, MSIX_TABLE + offset) for offset in (-PAGE, 0, PAGE)]
+        await up.guest.steps([Step(Action.READ, Space.MMIO, 4, page) for page in pages])
+        register = hello.physical(0, Reg.SCRATCH)
+        spinning = asyncio.create_task(
+            up.guest.script([Step(Action.WAIT, Space.MMIO, 4, register, 1, timeout_us=60_000_000)])
+        )
+        async with up.stub as stub:
+            tables = await read_tables(stub, pages)
+            up.probe.bar0.scratch = 1
+        assert [(outcome.status, outcome.value) for outcome in await spinning] == [(StepStatus.DONE, 1)]
+        assert [tables.pages[page] is None for page in pages] == [False, True, False]
 
 
 def test_what_stage_2_must_be_has_to_be_known() -> None:
