@@ -16,7 +16,9 @@ def test_a_state_is_of_just_one_kernel_one_machine_and_what_they_were_given(tmp_
     (tmp_path / "new").write_bytes(b"new")
     qemu = fake_qemu(tmp_path / "qemu")
     kernel = LinuxImage(tmp_path / "old", None, None, "")
-    first = Ready(kernel, "max", "kvm", {}, b"initramfs", 8, None, qemu)
+    first = Ready(
+        kernel, "max", "kvm", {}, platform=False, initramfs=b"initramfs", huge_pages=8, tree=None, program=qemu
+    )
     others = [
         replace(first, kernel=replace(kernel, image=tmp_path / "new")),
         replace(first, kernel=replace(kernel, append="nokaslr")),
