@@ -126,7 +126,7 @@ def assemble(jobs: Sequence[AnyJob], results: Sequence[JobResult], *, explicit: 
         "tool": f"pyvfio-user {version('pyvfio-user')}",
         "python": platform.python_version(),
         "host": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "qemu": found.version_text if hasattr(found, "version_text") else str(found.version),
+        "qemu": found.version,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds)),
         "seconds": round(seconds, 1),
         "experiments": experiments,

@@ -200,7 +200,7 @@ async def run_push(push: Push, probe: Probe | None = None) -> PushReport:
         rows = [await _row(up, push, s1) for s1 in types]
     provenance = {
         "tool": f"pyvfio-user {version('pyvfio-user')}",
-        "qemu": str(find_qemu().require().version),
+        "qemu": find_qemu().require().version,
         "lane": "el2",
         "fwb": 0,
         "s2": f"{_NC:x}",
