@@ -217,10 +217,14 @@ IN_MEMORY = Rule("in-memory", "DMA sees each store of RAM", Basis.MODEL, lambda 
 
 
 def _forwarded(first: Effect, second: Effect, facts: Facts) -> bool:
-    """A store that is still in the buffer has bytes of a load's, and Gathering permits that the device is not asked."""
+    """A store that is still in the buffer has bytes of a load's, and Gathering permits that the device is not asked.
+
+    In memory DSB ST holds a load back as well: Ordered-before counts there.
+    """
     if first.op is not Op.WRITE or second.op is not Op.READ or not _coherent(first, second, facts):
         return False
-    return first.gathering and second.gathering and not facts.synchronised(first, second)
+    ordered = facts.ordered_before if first.in_ram else facts.synchronised
+    return first.gathering and second.gathering and not ordered(first, second)
 
 
 FORWARDED = Rule("forwarded", "B2.10.1, B2.10.2.1", Basis.ARCHITECTURE, _forwarded)

@@ -155,7 +155,7 @@ class Naive:
     def answers(self, i: int, j: int) -> bool:
         """Whether bytes of the load j may come from the store i, in a write buffer."""
         kinds = self.pieces[i].write and not self.pieces[j].write and self.gathers(i) and self.gathers(j)
-        return kinds and self.coherent(i, j) and not self.chained(i, j, dsb=False)
+        return kinds and self.coherent(i, j) and not self.chained(i, j, dsb=self.pieces[i].place == RAM)
 
     def answered(self, j: int) -> bool:
         """Whether such stores have all bytes of the load j."""

@@ -259,6 +259,15 @@ def test_stores_that_have_all_bytes_of_a_load_answer_it_together(parts: tuple[Pa
     assert behaviours(replace(program, events=tuple(e._replace(type=NORMAL_NC) for e in program.events))).count == count
 
 
+def test_a_load_from_memory_behind_dsb_st_is_not_answered_by_the_store_before_it() -> None:
+    """DSB ST completes the store before any load behind it (B2.3.4); what is Normal Non-cacheable goes by DMB alone."""
+    parts = (ram_store(0), dsb("st"), ram_load(8), dmb("ld"), ram_load(0))
+    assert list(behaviours(Program.of(*parts))) == [(1, 2, 4)]
+    program = Program.of(store(0), dsb("st"), load(8), dmb("ld"), load(0))
+    program = replace(program, events=tuple(e._replace(type=NORMAL_NC) for e in program.events))
+    assert set(behaviours(program)) == {(1, 2, 4), (2, 1, 4), (1, 2), (2, 1)}
+
+
 def test_large_programs_that_are_ordered_are_counted() -> None:
     lines = [part for n in range(8) for part in (burst(64 * n), dmb("st"))]
     assert behaviours(Program.of(*lines)).count == 545_835**8
