@@ -19,6 +19,8 @@ IDENTITY = PciId(vendor=0x1234, device=0x5678, class_code=0xFF0000)
     [
         (Doorbell(0, count=0), "count of Block.bell must be at least 1, not 0"),
         (Doorbell(0, count=2, stride=2), "stride of Block.bell must be a multiple of its 4 bytes, not 2"),
+        (Doorbell(0, count=2, stride=0), "stride of Block.bell must be a multiple of its 4 bytes, not 0"),
+        (Doorbell(4, count=2, stride=-4), "stride of Block.bell must be a multiple of its 4 bytes, not -4"),
         (Doorbell(0, count=2, stride=6), "stride of Block.bell must be a multiple of its 4 bytes, not 6"),
         (Doorbell(0, width=5), "width of Block.bell must be 1, 2, 4 or 8 bytes, not 5"),
         (Doorbell(2), "offset of Block.bell must be a multiple of its 4 bytes, not 0x2"),

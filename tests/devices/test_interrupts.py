@@ -31,6 +31,14 @@ def test_msix_vectors(vectors: int) -> None:
         MsiX(vectors)
 
 
+@pytest.mark.parametrize(("vectors", "pending"), [(1, 8), (64, 8), (65, 16), (128, 16), (2048, 256)])
+def test_64_vectors_share_8_bytes_of_pending_bits_behind_the_table(vectors: int, pending: int) -> None:
+    """PCI Express 7.7.2: 16 bytes an entry, one bit a vector in quadwords."""
+    table, bits = MsiX(vectors).areas()
+    assert (table.offset, table.length) == (0, 16 * vectors)
+    assert (bits.offset, bits.length) == (16 * vectors, pending)
+
+
 @pytest.mark.asyncio
 async def test_vectors_fire_only_their_own_kind() -> None:
     device = Example()
@@ -87,3 +95,18 @@ async def test_messages_need_bus_mastering_and_intx_does_not() -> None:
         await client.config.set_bus_master(True)
         assert device.interrupts.fire(1)
         assert client.msi[1].take() == 1
+
+
+@pytest.mark.asyncio
+async def test_an_intx_that_the_guest_disabled_shows_in_its_status_and_comes_later() -> None:
+    """PCI Express 7.5.1.1.3 and .4: Interrupt Disable holds the line low, not the Interrupt Status bit."""
+    device = Example()
+    async with attached(device) as client:
+        await client.intx.enable()
+        await client.config.set_intx_disabled(True)
+        assert device.interrupts.fire()
+        assert await client.config.read(0x06, 2) & 1 << 3
+        with pytest.raises(TimeoutError):
+            await client.intx[0].wait(0.01)
+        await client.config.set_intx_disabled(False)
+        assert await client.intx[0].wait(5) == 1

@@ -139,26 +139,6 @@ class TestWhatTheDeviceGot:
         found = judge(op, mapping("44", "5"), result(), arrivals)
         assert found.why == f"the doorbell must get ['{data[64:68].hex()}'], not []"
 
-    @pytest.mark.parametrize(
-        ("op", "s1", "late", "why"),
-        [
-            ("payload-dmb-doorbell", "44", 2, "the doorbell must arrive last, not before 2 accesses"),
-            ("payload-dmb-doorbell", "44", 0, ""),
-            ("payload-none-doorbell", "44", 2, ""),
-            ("payload-none-doorbell", "04", 2, "the doorbell must arrive last, not before 2 accesses"),
-        ],
-    )
-    def test_the_doorbell_must_ring_last_where_a_barrier_or_the_type_says_so(
-        self, op: str, s1: str, late: int, why: str
-    ) -> None:
-        data = pattern(MARK)
-        arrivals = [Arrival(True, 8 * i, 8, data[8 * i : 8 * i + 8]) for i in range(8)]
-        types = mapping(s1, "5")
-        judged = Judge(expect(BATTERY[INDEX[op]], types, 1, Implementation()), types)
-        order = Experiment(MARK, INDEX[op], 1, 0, 2, 0x20000, RunFlag.NONE)
-        found = judged.judge(order, result(), BEFORE, arrivals=arrivals, far=FAR, rung=[data[64:68]], late=late)
-        assert (found.verdict, found.why) == (Verdict.DISAGREE if why else Verdict.AGREE, why)
-
 
 class TestTheGuestItself:
     @pytest.mark.parametrize(

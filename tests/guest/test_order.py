@@ -10,7 +10,8 @@ from pyvfio_user.guest.battery import BATTERY, INDEX
 from pyvfio_user.guest.expectation import Mapping, expect
 from pyvfio_user.guest.judge import Arrival, Judge, Judgement
 from pyvfio_user.guest.lanes.evidence import behind_ring
-from pyvfio_user.guest.operation import SLOT, pattern
+from pyvfio_user.guest.operation import SLOT, Element, pattern
+from pyvfio_user.guest.order import out_of_order
 from pyvfio_user.guest.plan import Experiment, Result, ResultFlag, RunFlag, Status
 from pyvfio_user.guest.results import Verdict
 from tests.guest.lanes.test_evidence import write
@@ -53,6 +54,21 @@ def test_only_non_reordering_types_keep_program_order(s1: str, s2: str, verdict:
         "accesses must arrive in program order, not with the write at +0x18 late" if verdict is Verdict.DISAGREE else ""
     )
     assert judge("iowrite64-copy", s1, s2, stores()).verdict is Verdict.AGREE
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "late"),
+    [
+        ([(False, 0), (False, 8), (True, 0)], None),
+        ([(False, 8), (False, 0), (True, 0)], 1),
+        ([(False, 0), (True, 0), (False, 8)], 2),
+        ([(False, 0), (False, 8)], None),
+    ],
+)
+def test_reads_keep_the_order_too(arrivals: list[tuple[bool, int]], late: int | None) -> None:
+    """Two loads, then a store where the first one was."""
+    made = [Element(0, 8, False, 8), Element(8, 8, False, 8, instruction=1), Element(0, 8, True, 8, instruction=2)]
+    assert out_of_order(made, arrivals) == late
 
 
 def test_within_one_instruction_no_order_is_promised() -> None:

@@ -211,6 +211,20 @@ static void moved(void)
     write32(old + 0x10, 5);
 }
 
+/* Memory space is disabled: the BAR is not there, whatever its address is. */
+static void disabled(void)
+{
+    uint64_t command = ecam + functions[under_test].address + 0x04;
+    uint32_t value;
+
+    mark(31);
+    value = *(volatile uint32_t *)command;
+    write32(command, value & ~2u);
+    write32(functions[under_test].bars[2] + 0x10, 6);
+    write32(command, value);
+    write32(functions[under_test].bars[2] + 0x10, 7);
+}
+
 /* A second vCPU, its MMU off, stores where it is told, and ends with a barrier. */
 void second(void);
 __asm__(".text; .globl second; second: ldp x1, x2, [x0]; mov w3, #0x77; str w3, [x1]; dmb ish; str w3, [x2]; 1: wfi; b 1b");
@@ -265,6 +279,7 @@ _Noreturn void guest_main(void)
     translations();
     aarch32();
     moved();
+    disabled();
     others();
     mark(99);
     leave(EXIT_OK);

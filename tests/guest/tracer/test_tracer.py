@@ -205,6 +205,11 @@ def test_a_bar_is_found_where_it_was_moved_to(cases: dict[int, list[Event]]) -> 
     assert {event.peripheral for event in cases[30]} == {1 << 3}
 
 
+def test_a_bar_is_nowhere_while_memory_space_is_disabled(cases: dict[int, list[Event]]) -> None:
+    found = [access(event) for event in cases[31] if event.bar != BAR_CONFIG]
+    assert found == ["store ?+0x10100010 4: 0x6", "store 2+0x10 4: 0x7"]
+
+
 def test_each_vcpu_has_its_own_events_and_barriers(cases: dict[int, list[Event]]) -> None:
     assert [(event.vcpu, access(event), label(event)) for event in of_bar(cases[40])] == [
         (1, "store 2+0x20 4: 0x77", "00 over none = 00 at EL2")
