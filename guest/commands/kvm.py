@@ -68,18 +68,19 @@ def kvm(
     make_room(json_file, page)
 
     async def session() -> int:
-        try:
-            if expect is not None and expect not in SCHEMES:
-                raise DefinitionError(f"scheme must be one of {', '.join(SCHEMES)}, not {expect}")
-            jobs = kernel_jobs(kernels, cpus, modules=modules, config=config, expect=expect, append=append, linux=linux)
-            if scenarios:
-                return AS_EXPECTED if await show_scenarios([*jobs], scenarios, console()) else OTHERWISE
-            found = await view_jobs([*jobs], Shown(console(), json_file, page, claims=claims))
-        except (BuildError, DefinitionError, KernelError, MatrixError, ProvisionError) as error:
-            click.echo(f"Error: {error}", err=True)
-            return UNTESTED
+        if scenarios:
+            return AS_EXPECTED if await show_scenarios(jobs, scenarios, console()) else OTHERWISE
+        found = await view_jobs(jobs, Shown(console(), json_file, page, claims=claims))
         if any(kernel.failure for kernel in found.kernels):
             return UNTESTED
         return OTHERWISE if found.problems else AS_EXPECTED
 
-    run(session())
+    try:
+        if expect is not None and expect not in SCHEMES:
+            raise DefinitionError(f"scheme must be one of {', '.join(SCHEMES)}, not {expect}")
+        wanted = kernel_jobs(kernels, cpus, modules=modules, config=config, expect=expect, append=append, linux=linux)
+        jobs = [*wanted]  # fetched here: in the event loop Ctrl-C would end apt alone
+        run(session())
+    except (BuildError, DefinitionError, KernelError, MatrixError, ProvisionError) as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(UNTESTED) from error

@@ -69,9 +69,9 @@ def matrix(
         raise click.UsageError("--profile and --seeds are options of --orders")
     wanted = Ordered(profile or Ordered.profile, seeds or Ordered.seeds) if orders else None
     make_room(json_file, page)
+    jobs = choose_jobs(lanes, schemes, cpus, ranges, kernels)
 
     async def session() -> int:
-        jobs = choose_jobs(lanes, schemes, cpus, ranges, kernels)
         how = Shown(console(), json_file, page, claims=claims)
         found = await view_jobs(jobs, how, orders=wanted, explicit=ALL_PAIRS in schemes)
         return 1 if found.problems else 0
