@@ -23,6 +23,7 @@ CAPABILITIES = 0x40
 COMMAND_MEMORY = 1 << 1
 COMMAND_BUS_MASTER = 1 << 2
 COMMAND_INTX_DISABLE = 1 << 10
+STATUS_READY = 1 << 0
 STATUS_INTERRUPT = 1 << 3
 STATUS_CAPABILITIES = 1 << 4
 DEVICE_CONTROL_FLR = 1 << 15
@@ -116,7 +117,8 @@ class ConfigImage:
         self.put(0x00, 2, identity.vendor)
         self.put(0x02, 2, identity.device)
         self.put(COMMAND, 2, 0, writable=_COMMAND_WRITABLE)
-        self.put(STATUS, 2, STATUS_CAPABILITIES, w1c=_STATUS_W1C)
+        # A reset is over when the write that asks for it is: drivers need not wait 100 ms (PCIe 7.5.1.1.4, 6.6.2).
+        self.put(STATUS, 2, STATUS_CAPABILITIES | STATUS_READY, w1c=_STATUS_W1C)
         self.put(0x08, 4, identity.class_code << 8 | identity.revision)
         self.put(0x0C, 1, 0, writable=0xFF)  # cache line size: writable, without meaning (PCIe 7.5.1.1.7)
         for bar in bars:

@@ -35,7 +35,7 @@ def test_header() -> None:
     reset = rules.reset
     assert len(reset) == len(rules.writable) == len(rules.w1c) == len(rules.rc) == len(rules.once) == SIZE
     assert (u16(reset, 0x00), u16(reset, 0x02), u32(reset, 0x08)) == (0x1234, 0xBE50, 0x05800007)
-    assert (u16(reset, 0x04), u16(reset, 0x06)) == (0, 0x0010)
+    assert (u16(reset, 0x04), u16(reset, 0x06)) == (0, 0x0011)
     assert (u32(reset, 0x2C), reset[0x34], reset[0x3C], reset[0x3D]) == (0x11001AF4, 0x40, 0, 1)
     assert reset[0x0E] == 0
     assert u16(rules.writable, 0x04) == 0x0546

@@ -64,7 +64,7 @@ async def test_flags_follow_the_command_register(tmp_path: Path) -> None:
         await client.config.write(0x05, 0x04, 1)
         assert (config.memory_enabled, config.bus_master, config.intx_disabled) == (True, True, True)
         await client.config.write(0x04, 0xFFFF_FFFF, 4)
-        assert await client.config.read(0x04, 4) == 0x0010_0546
+        assert await client.config.read(0x04, 4) == 0x0011_0546
         assert function.changes == 4
 
 
@@ -114,12 +114,12 @@ async def test_interrupt_status_and_the_w1c_bits_beside_it(tmp_path: Path) -> No
     async with attached(function, tmp_path) as client:
         function.config.set_interrupt_status(True)
         assert function.config.interrupt_status
-        assert await client.config.status() == 0x0018
+        assert await client.config.status() == 0x0019
         await client.config.write(0x06, 0xFFFF, 2)
-        assert await client.config.status() == 0x0018
+        assert await client.config.status() == 0x0019
         function.config.set_interrupt_status(False)
         assert not function.config.interrupt_status
-        assert await client.config.status() == 0x0010
+        assert await client.config.status() == 0x0011
 
 
 @pytest.mark.asyncio

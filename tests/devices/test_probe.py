@@ -24,7 +24,7 @@ CAPACITY = 0x1000
 async def test_registers() -> None:
     async with attached(Probe()) as client:
         bar = client.bars[0]
-        assert (await client.config.image())[:12].hex() == "341250be0600100000008005"
+        assert (await client.config.image())[:12].hex() == "341250be0600110000008005"
         assert await bar.read(Reg.ID, 4) == 0x50524F42
         assert await bar.read(Reg.VERSION, 4) == 1
         await bar.write(Reg.SCRATCH, 0xDEADBEEF, 4)
