@@ -121,6 +121,7 @@ enum refusal mmu_install(const struct install_entry *entries, uint32_t count, ui
 void mmu_context(struct context *context);
 void tlbi_host(void); /* every EL2 entry */
 uint64_t dma_address(const void *buffer); /* by which a device reaches it */
+void hypervisor_print(const char *text); /* hypervisor.c */
 
 /* main.c: after start.S, or the process's own beginning. */
 _Noreturn void guest_main(void);

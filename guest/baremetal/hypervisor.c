@@ -92,3 +92,8 @@ void sleep_for(uint32_t microseconds)
 {
     ask(HYPERVISOR_PAUSE, microseconds);
 }
+
+void hypervisor_print(const char *text)
+{
+    ask(HYPERVISOR_PRINT, (uint64_t)text);
+}

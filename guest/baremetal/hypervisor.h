@@ -16,7 +16,11 @@ enum hypervisor_register {
     HYPERVISOR_FAILED = 0x20,   /* write: the address where to go on after an instruction that could not be run */
     HYPERVISOR_REMAP = 0x28,    /* write: the address of a struct remap_request */
     HYPERVISOR_TRY = 0x30,      /* write an enum trial, then read the errno that KVM gave, 0 if none */
+    HYPERVISOR_PRINT = 0x38,    /* write: the address of text for the console, which ends with a zero */
 };
+
+/* Bytes that a text for the console may have, with its zero. */
+#define HYPERVISOR_LINE 256u
 
 /* What the pages of an INSTALL are backed by: its field memattr. */
 enum backing {

@@ -11,10 +11,13 @@ static void fence(void)
 
 static void offer(const void *buffer, uint32_t length)
 {
-    uint64_t address = dma_address(buffer);
+    static uint64_t addresses[2]; /* as devices have them: asked for once, since a hypervisor takes its time to say */
+    uint64_t *address = &addresses[buffer != buffers[0]];
 
-    write32(registers + PROBE_MAILBOX_ADDRESS, (uint32_t)address);
-    write32(registers + PROBE_MAILBOX_ADDRESS + 4, (uint32_t)(address >> 32));
+    if (!*address)
+        *address = dma_address(buffer);
+    write32(registers + PROBE_MAILBOX_ADDRESS, (uint32_t)*address);
+    write32(registers + PROBE_MAILBOX_ADDRESS + 4, (uint32_t)(*address >> 32));
     write32(registers + PROBE_MAILBOX_CAPACITY, BUFFER_SIZE);
     write32(registers + PROBE_MAILBOX_LENGTH, length);
 }
@@ -42,7 +45,8 @@ static uint32_t fetch(void *buffer)
     while (command(PROBE_MAILBOX_FETCH) == PROBE_MAILBOX_EMPTY) {
         if (microseconds)
             sleep_for(microseconds);
-        microseconds = microseconds < 2000 ? microseconds + 20 : 2000; /* do not keep an idle host busy */
+        microseconds += microseconds / 8 + 20; /* do not keep an idle host busy */
+        microseconds = microseconds < 10000 ? microseconds : 10000;
     }
     return read32(registers + PROBE_MAILBOX_LENGTH);
 }

@@ -44,18 +44,20 @@ async def run_kernel(job: KernelJob, progress: Progress, probe: Probe | None = N
     """
     progress(0, job.steps, STEPS[0])
     try:
-        async with booted_linux(job.files, job.cpu, ("vfio", "sysfs"), [Upcase()], probe) as up:
+        async with (
+            booted_linux(job.files, job.cpu, ("vfio", "sysfs"), [Upcase()], probe) as up,
+            booted_linux(job.files, job.cpu, ("sysfs",), machine=vcpuif.MACHINE) as platform,  # boots meanwhile
+        ):
             run = KernelRun(job, up, progress)
             await run.vfio()
             await up.guest.off()
             await run.sysfs()
             await up.guest.off()
             await up.vm.wait()
-        progress(STEPS.index(vcpuif.WAY), job.steps, vcpuif.WAY)
-        async with booted_linux(job.files, job.cpu, ("sysfs",), machine=vcpuif.MACHINE) as up:
-            await run.gicv2(up)
-            await up.guest.off()
-            await up.vm.wait()
+            progress(STEPS.index(vcpuif.WAY), job.steps, vcpuif.WAY)
+            await run.gicv2(platform)
+            await platform.guest.off()
+            await platform.vm.wait()
         if job.linux:
             await run.linux()
     except QemuError as error:

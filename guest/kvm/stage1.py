@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from ...bridge.attributes import MemoryType
 from ..errors import QemuError
 from .stage2 import Tables, look_up
-from .translation import Memory, walk
+from .translation import Memory, Snapshot, walk
 
 _E2H = 1 << 34
 _TABLE = 0x0000_FFFF_FFFF_FFC0
@@ -33,10 +33,10 @@ async def host_types(machine: Stopped, addresses: Iterable[int]) -> dict[int, Me
     if not await machine.register("HCR_EL2") & _E2H or tcr >> 14 & 3:
         return None
     table, mair = await machine.register("TTBR0_EL2") & _TABLE, await machine.register("MAIR_EL2")
-    bits = 64 - (tcr & 63)
+    bits, memory = 64 - (tcr & 63), Snapshot(machine)
     found: dict[int, MemoryType | None] = {}
     for address in addresses:
-        leaf = await walk(machine, table, _first_level(bits), bits, address)
+        leaf = await walk(memory, table, _first_level(bits), bits, address)
         found[address] = None if leaf is None else _type(mair, leaf.entry)
     return found
 

@@ -46,6 +46,11 @@ static void hypervisor(int write, uint64_t offset, uint64_t *value)
     case HYPERVISOR_TRY:
         tried = (uint64_t)try_slot((enum trial)*value);
         break;
+    case HYPERVISOR_PRINT:
+        request = memory_at(*value, HYPERVISOR_LINE);
+        if (request)
+            printf("%.*s", (int)HYPERVISOR_LINE - 1, (const char *)request);
+        break;
     }
 }
 

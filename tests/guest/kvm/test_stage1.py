@@ -28,7 +28,7 @@ class Machine:
         return self.registers[name]
 
     async def memory(self, address: int, size: int) -> bytes:
-        return self.words.get(address, 0).to_bytes(size, "little")
+        return b"".join(self.words.get(at, 0).to_bytes(8, "little") for at in range(address, address + size, 8))
 
 
 def find(words: dict[int, int], address: int, **registers: int) -> dict[int, MemoryType | None] | None:
