@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures for tests of devices, and what QEMU and the device did in a failing test's report.
 
 It is active wherever pyvfio-user is installed. The fixtures (see `fixtures`) need pytest-asyncio, and the extra `guest`
-for those that start QEMU; without pytest-asyncio there are none, and the plugin does nothing.
+for those that start QEMU; a test that uses one where that is missing is told so.
 """
 
 from __future__ import annotations
@@ -60,6 +60,18 @@ class Evidence:
         return found
 
 
+class _WithoutAsyncio:
+    """In place of the fixtures: pytest's "fixture not found" would not say why."""
+
+    @pytest.fixture
+    def serve_device(self, request: pytest.FixtureRequest) -> None:
+        """Fail the test: it needs pytest-asyncio."""
+        name = request.fixturename
+        pytest.fail(f"the fixture {name} needs pytest-asyncio: pip install pytest-asyncio", pytrace=False)
+
+    vfio_client = qemu_qtest = baremetal_guest = serve_device
+
+
 EVIDENCE = pytest.StashKey[Evidence]()
 
 
@@ -80,11 +92,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Offer the fixtures when pytest-asyncio, which they are made with, is there."""
+    """Offer the fixtures, which are made with pytest-asyncio; where it is not there, what says so."""
     if config.pluginmanager.hasplugin("asyncio"):
         from . import fixtures
 
         config.pluginmanager.register(fixtures, "pyvfio_user_fixtures")
+    else:
+        config.pluginmanager.register(_WithoutAsyncio(), "pyvfio_user_fixtures")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -141,11 +141,13 @@ def test_a_passing_test_shows_nothing(pytester: pytest.Pytester) -> None:
     assert "QEMU's command" not in result.stdout.str()
 
 
-def test_without_pytest_asyncio_the_plugin_is_silent(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("def test_nothing(): pass\ndef test_served(serve_device): pass")
+@pytest.mark.parametrize("fixture", ["serve_device", "vfio_client", "qemu_qtest", "baremetal_guest"])
+def test_without_pytest_asyncio_a_fixture_says_what_to_install(pytester: pytest.Pytester, fixture: str) -> None:
+    pytester.makepyfile(f"def test_nothing(): pass\ndef test_it({fixture}): pass")
     result = pytester.runpytest_subprocess("-p", "no:asyncio", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*fixture 'serve_device' not found"])
+    wanted = f"the fixture {fixture} needs pytest-asyncio: pip install pytest-asyncio"
+    assert wanted in result.stdout.str().splitlines()
 
 
 @pytest.mark.usefixtures("found_qemu")
