@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..bridge.errors import DefinitionError
 from .plan import Command, Status, answer, body_of, message, within
 
-REQUEST = struct.Struct("<BBBBBBBBQQIIII")
+REQUEST = struct.Struct("<BBBBBBBBQQIIIII4x")
 RESULT = struct.Struct("<IBBHQQQ")
 ENTRY_SIZE = 64
 
@@ -41,12 +41,21 @@ class Barrier(IntEnum):
     DGH = 3
 
 
+class Wish(IntEnum):
+    """What a guest asks for the window's pages from a hypervisor that lets it ask, by a hypercall."""
+
+    NONE = 0
+    DEVICE = 1
+    NORMAL = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """One run of the loop.
 
     Entry ``i`` (from ``first``) goes to window_offset + (i % slots) * stride; then ``i + 1`` is written to the
     doorbell, 4 bytes. Stage-1 types are indexes in `plan.MAIR`; ``el`` is 0 (a DPDK process) or 1 (a kernel driver).
+    Before its entry number ``wish_at``, counted from 0, the loop asks for ``wish``; it ends there when that is denied.
     """
 
     el: int
@@ -62,6 +71,8 @@ class Workload:
     slots: int
     stride: int = ENTRY_SIZE
     first: int = 0
+    wish: Wish = Wish.NONE
+    wish_at: int = 0
 
 
 class Pushed(NamedTuple):
@@ -102,6 +113,8 @@ def pack_workload(workload: Workload) -> bytes:
     within("slots", workload.slots, 1, (1 << 32) - 1)
     within("window_s1", workload.window_s1, 0, 7)
     within("doorbell_s1", workload.doorbell_s1, 0, 7)
+    if workload.wish and workload.el != 1:
+        raise DefinitionError(f"el must be 1 for a loop that makes a hypercall, not {workload.el}")
     if workload.stride < ENTRY_SIZE or workload.stride % ENTRY_SIZE:
         raise DefinitionError(f"stride must be a multiple of {ENTRY_SIZE}, not {workload.stride}")
     if workload.window_offset < 0 or workload.window_offset % ENTRY_SIZE:
@@ -116,13 +129,14 @@ def pack_workload(workload: Workload) -> bytes:
         workload.window_bar,
         workload.doorbell_s1,
         workload.doorbell_bar,
-        0,
+        workload.wish,
         workload.window_offset,
         workload.doorbell_offset,
         workload.count,
         workload.slots,
         workload.stride,
         workload.first,
+        workload.wish_at,
     )
     return message(Command.WORKLOAD, [packed])
 

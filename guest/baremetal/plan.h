@@ -89,11 +89,13 @@ struct outcome {
 
 enum idiom { IDIOM_IOWRITE64, IDIOM_IOWRITE32, IDIOM_ST1, IDIOM_STP, IDIOM_MEMCPY };
 enum barrier { BARRIER_NONE, BARRIER_DMB, BARRIER_DSB, BARRIER_DGH };
+enum wish { WISH_NONE, WISH_DEVICE, WISH_NORMAL };
 
 struct workload {
-    uint8_t el, idiom, barrier, window_s1, window_bar, doorbell_s1, doorbell_bar, reserved;
+    uint8_t el, idiom, barrier, window_s1, window_bar, doorbell_s1, doorbell_bar;
+    uint8_t wish; /* what the guest asks for the window's pages from its hypervisor, before the entry wish_at */
     uint64_t window_offset, doorbell_offset;
-    uint32_t count, slots, stride, first;
+    uint32_t count, slots, stride, first, wish_at, reserved;
 };
 
 struct pushed {
@@ -123,7 +125,7 @@ _Static_assert(sizeof(struct run_entry) == 24, "run_entry");
 _Static_assert(sizeof(struct result) == 40, "result");
 _Static_assert(sizeof(struct step) == 32, "step");
 _Static_assert(sizeof(struct outcome) == 16, "outcome");
-_Static_assert(sizeof(struct workload) == 40, "workload");
+_Static_assert(sizeof(struct workload) == 48, "workload");
 _Static_assert(sizeof(struct pushed) == 32, "pushed");
 _Static_assert(sizeof(struct hello) == 128, "hello");
 _Static_assert(sizeof(struct function) == 112, "function");

@@ -1,13 +1,14 @@
 /* WORKLOAD: a poll-mode driver's push loop, at EL1 (a kernel driver) or EL0 (a DPDK process). */
 #include "guest.h"
+#include "hypervisor.h"
 
 #define WORDS 8
 #define PUSH __attribute__((section(".push"), noinline))
 
 struct push {
-    uint64_t window, doorbell;
+    uint64_t window, doorbell, pages_at, pages;
     uint32_t count, slots, stride, first;
-    uint32_t idiom, barrier;
+    uint32_t idiom, barrier, wish, wish_at;
     volatile uint32_t pushed;
     uint64_t entry[WORDS] __attribute__((aligned(64)));
 };
@@ -59,11 +60,26 @@ static inline __attribute__((always_inline)) void copy(uint64_t to, const uint64
     }
 }
 
+/* As mmu_install() does; whether it was granted. */
+static inline __attribute__((always_inline)) int ask_for_pages(const struct push *p)
+{
+    register uint64_t x0 __asm__("x0") = MEMORY_TYPE_CALL;
+    register uint64_t x1 __asm__("x1") = p->pages_at;
+    register uint64_t x2 __asm__("x2") = p->pages;
+    register uint64_t x3 __asm__("x3") = p->wish == WISH_NORMAL;
+
+    __asm__ volatile("hvc #0" : "+r"(x0), "+r"(x1), "+r"(x2), "+r"(x3)::"memory");
+    return x0 == 0;
+}
+
+/* It ends early when a wish is not granted. */
 PUSH void push_loop(struct push *p)
 {
     for (uint32_t i = 0; i < p->count; i++) {
         uint32_t sequence = p->first + i;
 
+        if (p->wish != WISH_NONE && i == p->wish_at && !ask_for_pages(p))
+            return;
         fill(p, sequence);
         copy(p->window + (uint64_t)(sequence % p->slots) * p->stride, p->entry, p->idiom);
         if (p->barrier == BARRIER_DMB)
@@ -94,6 +110,10 @@ uint32_t workload(const struct workload *w, struct pushed *pushed)
     push.first = w->first;
     push.idiom = w->idiom;
     push.barrier = w->barrier;
+    push.wish = w->wish;
+    push.wish_at = w->wish_at;
+    push.pages_at = window;
+    push.pages = ((uint64_t)w->slots * w->stride + 4095) / 4096;
     push.pushed = 0;
     start = read_sysreg(cntvct_el0);
     watchdog_arm(30000 + (w->count < 100000 ? w->count : 100000) * 10);

@@ -1,8 +1,8 @@
 """A mapping that changes while the virtual machine uses it: what its pages are then, and what of its stores came.
 
 The guest pushes 64-byte entries through a window, and rings a doorbell for each; a second thread of the VMM's replaces
-the window's mapping meanwhile. Every store must be at the device that was made while the BAR was mapped, and no other;
-what lies beside the window must keep its descriptors.
+the window's mapping meanwhile, or the guest itself asks for another type between two entries. Every store must be at
+the device that was made while the BAR was mapped, and no other; what lies beside the window must keep its descriptors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..lanes.kvm import Backing, KvmLane
 from ..layout import LAYOUT
 from ..plan import MAIR, PAGE, Asked, Range, Status
 from ..script import Action, Space, Step
-from ..workload import ENTRY_SIZE, Barrier, Idiom, Pushed, Workload, entry
+from ..workload import ENTRY_SIZE, Barrier, Idiom, Pushed, Wish, Workload, entry
 from .gdbstub import GdbStub
 from .stage2 import Descriptor, read_tables
 from .vmm import Vmm
@@ -43,7 +43,7 @@ _NOT_RUN = "the guest's store: KVM_RUN -EFAULT"
 
 @dataclass(frozen=True)
 class State:
-    """How the pages that change are mapped: ``name`` for people, ``nibble`` what stage 2 then is, in hexadecimal.
+    """How the pages that change are mapped, or may be used: ``name`` for people, ``nibble`` stage 2, in hexadecimal.
 
     ``arrives``: whether stores reach the device. With `Backing.NONE`, which must be the last one, the guest's first
     store ends its loop, and it goes on with its next command.
@@ -54,6 +54,8 @@ class State:
     nibble: str
     arrives: bool = True
     ask: Asked = Asked.NOTHING
+    wish: Wish = Wish.NONE
+    """What the guest asks for to come there; none: the VMM maps the pages anew."""
 
 
 async def change(lane: KvmLane, stub: GdbStub, cpu: str, states: Sequence[State]) -> Finding:
@@ -79,6 +81,8 @@ class _Change:
         self.bounds: list[tuple[int, int]] = []
         self.log: list[Transaction] = []
         self.seen_all = False
+        self.wish, self.granted_at = Wish.NONE, 0
+        """What the guest is to ask for in its next push; the entry before which the last wish was granted."""
 
     @property
     def progress(self) -> int:
@@ -98,6 +102,8 @@ class _Change:
         self.lane.probe.bar0.scratch = 0
         register = self.lane.hello.physical(0, Reg.SCRATCH)
         for number, state in enumerate(self.states[1:]):
+            if state.wish:
+                continue
             await self.vmm.remap(
                 [self._range(state)], register, value=_GO + number, done=_DONE + number, failed=_FAILED
             )
@@ -116,17 +122,21 @@ class _Change:
         self.lane.probe.endpoint.recorder.drain()
         first = 0
         while True:
+            wish, self.wish = self.wish, Wish.NONE
             pushed = await self.lane.guest.workload(
                 Workload(
                     el=1, idiom=Idiom.ST1, barrier=Barrier.DMB,
                     window_s1=MAIR.index(0x44), window_bar=_WINDOW.bar, window_offset=_WINDOW.offset,
                     doorbell_s1=MAIR.index(0x04), doorbell_bar=0, doorbell_offset=Reg.DOORBELL,
-                    count=_ROUND, slots=_SLOTS, first=first,
+                    count=_ROUND, slots=_SLOTS, first=first, wish=wish, wish_at=_SLOTS,
                 )
             )  # fmt: skip
             self.log += self.lane.guest.last.transactions
+            if wish and pushed.pushed > _SLOTS:
+                self.granted_at = first + _SLOTS
             first += pushed.pushed
-            if self.seen_all or pushed.status is not Status.DONE:
+            denied = pushed.status is Status.DONE and pushed.pushed < _ROUND
+            if denied or self.seen_all or pushed.status is not Status.DONE:
                 return pushed._replace(pushed=first)
 
     def _ending(self, ended: Pushed) -> list[str]:
@@ -140,7 +150,12 @@ class _Change:
         seen: list[str] = []
         neighbours: list[Mapping[int, Descriptor | None]] = []
         for number, state in enumerate(self.states):
-            if number:
+            if state.wish:
+                self.wish, self.granted_at = state.wish, 0
+                while not self.granted_at and not pushing.done():
+                    await asyncio.sleep(_POLL)
+                self.bounds.append((self.granted_at, self.granted_at))
+            elif number:
                 asked = self.progress
                 self.lane.probe.bar0.scratch = _GO + number - 1
                 while self.lane.probe.bar0.scratch == _GO + number - 1:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.text import Text
 
 from ..report.kernel import show_findings
 from ..verdict import Verdict
@@ -20,7 +21,9 @@ async def show_scenarios(jobs: Sequence[KernelJob], names: Iterable[str], consol
     for job in jobs:
         started = time.monotonic()
         found = await run_scenarios(job, wanted)
-        show_findings(found, console)
+        for run in dict.fromkeys(finding.cpu for finding in found):
+            console.print(Text(run, "bold"))
+            show_findings([finding for finding in found if finding.cpu == run], console)
         console.print(f"{job.title}: {time.monotonic() - started:.1f} s", highlight=False)
         right &= all(finding.verdict is not Verdict.DISAGREE for finding in found)
     return right

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..findings import Finding
 from ..lanes.kvm import Backing, KvmLane
@@ -16,11 +16,18 @@ NAMES = ("rules", "doorbell", "changes")
 
 
 async def scenarios(
-    lane: KvmLane, up: BootedLinux, cpu: str, mapped: int, ram: int, names: Iterable[str] = NAMES
+    lane: KvmLane,
+    up: BootedLinux,
+    cpu: str,
+    mapped: int,
+    ram: int,
+    names: Iterable[str] = NAMES,
+    more: Sequence[Sequence[State]] = (),
 ) -> list[Finding]:
     """Run them in a guest whose VMM has the devices from vfio; its BARs are mapped otherwise afterwards.
 
     ``mapped`` and ``ram`` are the nibbles that stage 2 must have for pages of a BAR that vfio mapped, and for RAM.
+    ``more`` are changes besides, as lists of states.
     """
     wanted = tuple(names)
     found: list[Finding] = []
@@ -34,4 +41,5 @@ async def scenarios(
     bar = State("vfio", Backing.DEVICE, f"{mapped:x}")
     memory = State("RAM", Backing.RAM, f"{ram:x}", arrives=False)
     nothing = State("nothing", Backing.NONE, "none", arrives=False)
-    return [*found, *[await change(lane, up.stub, cpu, states) for states in ([bar, memory, bar], [bar, nothing])]]
+    changes = [[bar, memory, bar], [bar, nothing], *more]
+    return [*found, *[await change(lane, up.stub, cpu, states) for states in changes]]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from ...bridge.attributes import GRE, NGNRE, NORMAL_NC, encode_stage2
-from ...bridge.schemes import NOTHING, SCHEMES, Change, Decision, Host, Piece, Request, Situation, settled
+from ...bridge.attributes import NGNRE, NORMAL_NC, NORMAL_WB
+from ...bridge.schemes import NOTHING, SCHEMES, Ask, Change, Decision, Host, Piece, Request, Situation, settled
 from ...devices.probe import Probe
 from ...devices.probe_map import Reg
 from ..battery import SHORT
@@ -22,26 +23,22 @@ from ..linux.config import CACHEABLE
 from ..linux.config import PLATFORM as VFIO_PLATFORM
 from ..linux.failures import explain
 from ..operation import PAGE
-from ..plan import PLATFORM, Asked, Range
+from ..plan import PLATFORM, Asked, GuestRefused, Range, Refusal
 from ..script import Space
 from . import onboard, vcpuif
-from .change import State, change
+from .change import change
 from .coherent import SCHEME as COHERENT
 from .coherent import run_coherent
 from .identify import Identity
 from .job import KernelJob
 from .kernel import run_kernel
+from .nested import Nested
 from .run import Run
+from .run_time import states
 from .site import DEVICE_TYPE, NC_TYPE, TYPES, Site, control
 
 BUILT = tuple(name for name in SCHEMES if name != "vfio-wc-uapi")
 """The schemes of guest/linux/patches, and that which the kernel's own nvgrace-gpu shows; the other is not KVM's."""
-RUN_TIME = {
-    "mmap-writecombine": [(Asked.WRITE_COMBINE, NORMAL_NC)],
-    "mmap-writecombine-vetted": [(Asked.WRITE_COMBINE, GRE)],
-    "permit-wc": [(Asked.WRITE_COMBINE, GRE), (Asked.WRITE_COMBINE | Asked.SPECULATION, NORMAL_NC)],
-}
-"""What a VMM asks for pages of `wc-trapped`, and gets, while the guest uses them; before and after it asks nothing."""
 SYSFS = {
     "vma-allow-any-uncached": (NGNRE, NGNRE),
     "prefetchable-wc": (NGNRE, NORMAL_NC),
@@ -53,6 +50,8 @@ GIC = ("status-quo", "normal-nc-all", "vma-allow-any-uncached", "pgprot-device")
 """Schemes of which it is said what becomes of a GICv2's virtual CPU interface, which KVM maps by itself."""
 _REGISTERS = Range(0, 0, LAYOUT.bar(0).size // PAGE, Backing.DEVICE, 0)
 """The probe's, which its guest needs whatever else is mapped."""
+_CACHEABLE = "wc-mapped"
+"""What a VMM may ask to have cacheable: the device has memory there."""
 _OTHERS = ("sysfs", "sysfs wc")
 _WAYS = {"asking": "vfio", "nothing": "vfio, nothing asked", "changed": "vfio, page opened"}
 
@@ -76,7 +75,7 @@ async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = 
 
     The platform case, and the scheme that takes a device of its own, have boots of their own.
     """
-    steps = ["booting", *job.schemes, vcpuif.WAY]
+    steps = ["booting", *job.schemes, vcpuif.WAY, *(["linux"] if job.linux else [])]
     progress(0, len(steps), steps[0])
     own = {name: msgspec.structs.replace(job, release=f"{job.release} ({name})", expected=name) for name in job.schemes}
     patched = [name for name in job.schemes if name != COHERENT]
@@ -104,6 +103,11 @@ async def run_schemes(job: KernelJob, progress: Progress, probe: Probe | None = 
                     runs[name].name(name)
                     await up.guest.off()
                 await up.vm.wait()
+        if job.linux:
+            progress(steps.index("linux"), len(steps), "linux")
+            for name in patched:
+                await runs[name].linux()
+                runs[name].name(name)
     except QemuError as error:
         raise MatrixError(explain(str(error))) from error
     results = {name: run.result() for name, run in runs.items()}
@@ -132,13 +136,46 @@ class SchemeRun(Run):
         if adaptation.changed:
             await lane.guest.write(Space.MMIO, 4, lane.hello.physical(0, Reg.WC_SAFE), 1 << CHANGED_PAGE)
             await self._case(lane, "changed", adaptation.decision)
-        if scheme in RUN_TIME:
-            self._keep(lane, [await self._change(lane, scheme)])
+        if changing := states(scheme, self.fwb):
+            where = f"{self.job.cpu}, Linux {self.job.release}"
+            self._keep(lane, [await change(lane, self.up.stub, where, changing)])
         self.case = "asking"
+        if scheme == "mmap-writecombine":
+            await self._cacheable(lane, host)
         await self.onboard(lane, asking)
         greedy = settled(SCHEMES[scheme], Situation(LAYOUT, Request.greedy(LAYOUT), DRIVER, host), greedy=True)
         await self._greedy(lane, greedy)
         self.name(scheme)
+
+    async def _cacheable(self, lane: KvmLane, host: Host) -> None:
+        """Pages that a VMM asks to have cacheable: Write-Back where the host keeps them coherent, else no memslot."""
+        situation = Situation(LAYOUT, Request({_CACHEABLE: Ask(cacheable=True)}), DRIVER, host)
+        decision = settled(SCHEMES[self.judged_by], situation)
+        site = Site("vfio, cacheable asked", "policy", _installed(decision))
+        refusal = decision.at(_CACHEABLE).refusal
+        refused = ""
+        try:
+            await lane.map(site.installed, [*_ranges(decision)], f"Linux {self.job.release}, {site.way}")
+        except GuestRefused as error:
+            if error.reason is not Refusal.MEMSLOT:
+                raise
+            refused = errno.errorcode.get(error.count, str(error.count))
+        finding = Finding.of(
+            f"{self.job.cpu}, Linux {self.job.release}", "rule", "memslot over pages mapped MAP_CACHEABLE",
+            f"-{refusal.name}" if refusal else "taken", f"-{refused}" if refused else "taken",
+        )  # fmt: skip
+        self._keep(lane, [finding])
+        if refused:
+            return
+        look = await lane.look(self.up.stub, [patch.place for patch in site.installed.patches.values()])
+        for name, patch in site.installed.patches.items():
+            self._leaf(lane, site, look, name)
+            self._host_cell(lane, look, name, patch)
+        leaf = self._leaf(lane, site, look, _CACHEABLE)
+        for s1 in (NORMAL_WB, NORMAL_NC):
+            ran = await self._battery(lane, site, _CACHEABLE, s1, SHORT, "short")
+        if leaf is not None:
+            self._prove(lane, site, _CACHEABLE, leaf, ran)
 
     async def _greedy(self, lane: KvmLane, decision: Decision) -> None:
         """A VMM that asks for all there is on the platform device, too."""
@@ -154,6 +191,18 @@ class SchemeRun(Run):
         if leaf is not None:
             self._prove(lane, site, onboard.NAME, leaf, ran)
 
+    async def linux(self) -> None:
+        """A boot of its own, whose virtual machine is a Linux, and whose VMM asks for nothing."""
+        scheme = self.judged_by
+        situation = Situation(LAYOUT, NOTHING, DRIVER, Host(fwb=self.fwb))
+        patches = installation(settled(SCHEMES[scheme], situation)).patches
+        stage2 = {name: patch.stage2 for name, patch in patches.items()}
+        nested = Nested(self.job.release, self.job.cpu, stage2, fwb=self.fwb)
+        await nested.run(self.job.files, self.job.cpu, scheme)
+        if nested.lane is not None:
+            self.lanes.append(nested.lane)
+            self._keep(nested.lane, nested.findings)
+
     async def sysfs(self) -> None:
         """The same scheme, and a BAR that did not come from vfio."""
         lane = await self._lane()
@@ -161,15 +210,6 @@ class SchemeRun(Run):
         for way, backing, kind in zip(_OTHERS, (Backing.DEVICE, Backing.RESOURCE_WC), SYSFS[scheme], strict=True):
             await self._site(lane, control(way, "policy", kind, backing, self.fwb))
         self.name(scheme)
-
-    async def _change(self, lane: KvmLane, scheme: str) -> Finding:
-        """Pages that change while the guest stores to them, in the scheme's own way; their neighbours stay."""
-        device = State("nothing asked", Backing.DEVICE, f"{encode_stage2(NGNRE, self.fwb):x}")
-        asked = [
-            State(ask.name or "", Backing.DEVICE, f"{encode_stage2(kind, self.fwb):x}", ask=ask)
-            for ask, kind in RUN_TIME[scheme]
-        ]
-        return await change(lane, self.up.stub, f"{self.job.cpu}, Linux {self.job.release}", [device, *asked, device])
 
     def name(self, scheme: str) -> None:
         """The kernel has the scheme, unless something was otherwise."""

@@ -38,14 +38,13 @@ static int list(char addresses[][64], int most)
     return count < most ? count : most;
 }
 
-int await_devices(char addresses[][64], int most)
+int await_devices(char addresses[][64], int most, char *line, int size)
 {
-    char line[64];
     int count;
 
     known_count = list(known, FUNCTIONS);
     printf("pyvfio-user init: ready for devices\n");
-    if (!fgets(line, sizeof line, stdin))
+    if (!fgets(line, size, stdin))
         return 0; /* there is no console to wait at */
     put(BUS "/rescan", "1");
     count = list(addresses, most);

@@ -27,6 +27,8 @@ __all__ = ["BootedLinux", "LinuxImage", "booted_linux"]
 _T = TypeVar("_T")
 _TIMEOUT, _TIMEOUT_WAY = 120.0, 15.0
 """Seconds, and more for each way to run the VMM, after which a run's QEMU is ended, whatever it does."""
+BY_VFIO = ("vfio",)
+"""How snapshots are prepared: what is done with the devices is said when they come, and all of it is by vfio."""
 _BOOT = 60.0
 """Seconds until the first virtual machine must have been started."""
 _ANSWER = 60.0
@@ -64,9 +66,10 @@ async def booted_linux(
 ) -> AsyncIterator[BootedLinux]:
     """Serve a probe (a new one unless given) and other devices, and boot the kernel.
 
-    The VMM runs once for each of ``ways``: "vfio", "sysfs", "linux". For "linux" the virtual machine is a Linux of the
-    same kernel, else the bare-metal guest. It has all the devices, the probe first; the VMM takes up to four. ``nodes``
-    are properties of ``others`` for the device tree, which is then QEMU's with these added.
+    The VMM runs once for each of ``ways``: "vfio", "sysfs", "linux", or one of them with a scheme, "vfio:trap". For
+    "linux" the virtual machine is a Linux of the same kernel, else the bare-metal guest. It has all the devices, the
+    probe first; the VMM takes up to four. ``nodes`` are properties of ``others`` for the device tree, which is then
+    QEMU's with these added.
     ``machine`` is by default one whose IOMMU the kernel has a driver for. ``going_on``: from a snapshot of the booted
     kernel, which is taken when it is wanted first; ``nodes`` are then not to be had.
 
@@ -75,15 +78,15 @@ async def booted_linux(
         QemuError: QEMU ended too early, or did not answer in time; the message has its command and console.
         ProvisionError: There is no QEMU or no compiler.
     """
-    ready = await asyncio.to_thread(prepare, kernel, cpu, ways, nodes, machine)
+    ready = await asyncio.to_thread(prepare, kernel, cpu, BY_VFIO if going_on else ways, nodes, machine)
     probe = probe or Probe()
     devices = [probe, *others]
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-") as name:
         folder = Path(name)
         numbers = [f"{each.identity.vendor:#06x}:{each.identity.device:#06x}" for each in devices]
-        extra = ready.options(folder, () if going_on else numbers, ways)
+        extra = ready.options(folder, () if going_on else numbers, BY_VFIO if going_on else ways)
         if going_on:
-            extra += go_on(await snapshot(ready, ways))
+            extra += go_on(await snapshot(ready, BY_VFIO))
         sockets = [folder / f"{index}.sock" for index in range(len(devices))]
         command = ready.command(sockets, extra)
         async with contextlib.AsyncExitStack() as stack:
@@ -92,7 +95,7 @@ async def booted_linux(
             vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT + _TIMEOUT_WAY * len(ways)))
             stub = GdbStub(folder / "gdb", vm.lost)
             if going_on:
-                await wake(vm, stub)
+                await wake(vm, stub, " ".join(ways))
             guest = Guest(probe.mailbox, _Patience(vm, stub).answered)
             yield BootedLinux(guest, probe, stub, vm, shlex.join(command), ready.interrupts, ready.unobservable)
 

@@ -1,7 +1,8 @@
 /* The first process: loads the modules, gives the devices to vfio-pci, runs the VMM once for each way that its arguments
  * name, and turns the machine off. Its arguments are those of the kernel's command line after "--": devices as in
- * 0x1234:0xbe50 (none: those that come later), a platform device as platform:NAME, and ways, as "vfio", or "vfio:SCHEME"
- * where the kernel is told first which scheme it is to follow. The platform device goes with the PCI devices from vfio. */
+ * 0x1234:0xbe50 (none: those that come later, with ways of their own), a platform device as platform:NAME, and ways, as
+ * "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. The platform device goes with the
+ * PCI devices from vfio. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,8 @@
 #include "init.h"
 
 #define DEVICES "/sys/bus/pci/devices"
-#define MOST 4 /* devices */
+#define MOST 4   /* devices */
+#define WAYS 32u /* on the line that tells of devices */
 #define SCHEME "/sys/module/kvm/parameters/bar_scheme"
 #define COHERENT "nvgrace_gpu_vfio_pci"
 #define NOIOMMU "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
@@ -265,7 +267,7 @@ static int run(char *way, char addresses[][64], int count, char *platform)
 
 int main(int argc, char **argv)
 {
-    char addresses[MOST][64] = { "" };
+    char addresses[MOST][64] = { "" }, line[1024] = "", *words[WAYS + 1] = { NULL };
     int count = 0, vfio = 0;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -273,28 +275,32 @@ int main(int argc, char **argv)
     if (access("/dev/kvm", F_OK))
         fail("the kernel has no /dev/kvm");
     load_modules();
-    for (int i = 1; i < argc; i++)
-        vfio |= of_vfio(argv[i]);
     for (; count + 1 < argc && count < MOST && strlen(argv[count + 1]) == 13 && argv[count + 1][6] == ':'; count++)
         find(argv[count + 1], addresses[count], sizeof *addresses);
     int first = count + 1; /* of the ways */
     char *platform = first < argc && !strncmp(argv[first], PLATFORM, sizeof PLATFORM - 1) ? argv[first++] : NULL;
     if (first == argc)
         fail("its arguments must be up to %d devices and then ways, not %d words", MOST, argc - 1);
+    char **ways = argv + first;
     if (!count) {
-        count = await_devices(addresses, MOST);
+        count = await_devices(addresses, MOST, line, sizeof line);
         if (!count)
             fail("no device has come");
+        char **end = ways = words;
+        for (char *word = strtok(line, " \n"); word && end < words + WAYS; word = strtok(NULL, " \n"))
+            *end++ = word;
     }
+    for (char **way = ways; *way; way++)
+        vfio |= of_vfio(*way);
     for (int i = 0; vfio && i < count; i++)
         bind_vfio(addresses[i], driver_for(addresses[i], NULL));
     if (platform)
         bind_platform(platform + sizeof PLATFORM - 1);
-    for (int i = first; i < argc; i++) {
-        if (!strncmp(argv[i], "sysfs", 5))
+    for (; *ways; ways++) {
+        if (!strncmp(*ways, "sysfs", 5))
             for (int device = 0; device < count; device++)
                 release(addresses[device]);
-        if (!run(argv[i], addresses, count, platform))
+        if (!run(*ways, addresses, count, platform))
             break;
     }
     off();

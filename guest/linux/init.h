@@ -13,7 +13,7 @@ void allow_no_iommu(void);
 void bind_platform(const char *name);
 
 /* arrival.c: waits for a line on the console, for a snapshot to be taken meanwhile; how many devices there are then
- * that were not there before. */
-int await_devices(char addresses[][64], int most);
+ * that were not there before. The line is what is to be done with them, as on the command line. */
+int await_devices(char addresses[][64], int most, char *line, int size);
 
 #endif

@@ -117,7 +117,7 @@ def prepare(
         check_config(options, modules, kernel.modules)
     by_sysfs = all(way.startswith("sysfs") for way in ways)
     contents, huge_pages = _contents({} if by_sysfs else modules), _HUGE_PAGES
-    if "linux" in ways:
+    if any(way.partition(":")[0] == "linux" for way in ways):
         contents |= nested_files(kernel.image, kernel.modules)
         huge_pages = MEMORY_HUGE_PAGES
     machine, program = machine or machine_for(options, modules), find_qemu().require().path

@@ -76,8 +76,8 @@ def go_on(path: Path) -> list[str]:
     return ["-incoming", f"file:{path}"]
 
 
-async def wake(vm: Qemu, stub: GdbStub, line: str = "") -> None:
-    """Tell a machine that goes on that its devices are there, and a ``line`` with it. Raises `QemuError`."""
+async def wake(vm: Qemu, stub: GdbStub, line: str) -> None:
+    """Tell a machine that goes on that its devices are there, and by a ``line`` what to do. Raises `QemuError`."""
     while not (await vm.execute("query-status"))["running"]:
         await asyncio.sleep(0.002)
     async with stub:

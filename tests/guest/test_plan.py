@@ -17,7 +17,7 @@ from pyvfio_user.guest import hello, plan, script, workload
 from pyvfio_user.guest.battery import BATTERY
 from pyvfio_user.guest.plan import Command, Experiment, Fault, GuestRefused, Range, Refusal, Result
 from pyvfio_user.guest.script import Action, Outcome, Space, Step, StepStatus
-from pyvfio_user.guest.workload import Barrier, Idiom, Workload
+from pyvfio_user.guest.workload import Barrier, Idiom, Wish, Workload
 
 EXPERIMENTS = st.builds(
     Experiment,
@@ -180,8 +180,12 @@ def test_script_round_trip_and_errors() -> None:
 def test_workload_round_trip_and_errors() -> None:
     message = workload.pack_workload(PUSH)
     assert message[16:] == struct.pack(
-        "<8B2Q4I", 0, Idiom.ST1, Barrier.DSB, 4, 2, 1, 0, 0, 0x20000, 0x4000, 1000, 64, 64, 0
+        "<8B2Q6I", 0, Idiom.ST1, Barrier.DSB, 4, 2, 1, 0, 0, 0x20000, 0x4000, 1000, 64, 64, 0, 0, 0
     )
+    asking = workload.REQUEST.unpack(workload.pack_workload(replace(PUSH, el=1, wish=Wish.NORMAL, wish_at=7))[16:])
+    assert (asking[7], asking[-1]) == (2, 7)
+    with pytest.raises(DefinitionError, match=r"^el must be 1 for a loop that makes a hypercall, not 0$"):
+        workload.pack_workload(replace(PUSH, wish=Wish.DEVICE))
     pushed = workload.unpack_workload(answer(Command.WORKLOAD, 1, 0, workload.RESULT.pack(9, 1, 2, 0, 3, 4, 5)))
     assert pushed == workload.Pushed(9, plan.Status.FAULT, 2, 0, 3, 4, 5)
     with pytest.raises(DefinitionError, match=r"^stride must be a multiple of 64, not 32$"):

@@ -111,7 +111,7 @@ async def test_a_device_that_was_attached_when_the_state_was_saved(tmp_path: Pat
     probe, socket = Probe(), tmp_path / "socket"
     options = [*ready.options(tmp_path, ["0x1234:0xbe50"], ("vfio",)), *go_on(tmp_path / "state")]
     async with serve(probe, socket), Qemu(ready.command([socket], options), timeout=60) as vm:
-        await wake(vm, GdbStub(tmp_path / "gdb", vm.lost))
+        await wake(vm, GdbStub(tmp_path / "gdb", vm.lost), "vfio")
         guest = Guest(probe.mailbox, vm.bounded)
         with pytest.raises((QemuError, TimeoutError)):
             async with asyncio.timeout(10):

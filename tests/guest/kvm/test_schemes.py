@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,7 @@ CHANGES = {
     "mmap-writecombine-vetted": "nothing asked: stage 2 1; WRITE_COMBINE: stage 2 3; nothing asked: stage 2 1",
     "permit-wc": "nothing asked: stage 2 1; WRITE_COMBINE: stage 2 3; WRITE_COMBINE|SPECULATION: stage 2 5; "
     "nothing asked: stage 2 1",
+    "trap": "granted: stage 2 5; given back: stage 2 1; granted again: stage 2 5",
 }
 """Pages of `wc-trapped` while the guest stores to them: what is asked for, and what it is then."""
 
@@ -117,9 +119,16 @@ def test_every_scheme_is_as_it_was_proposed(tmp_path: Path) -> None:
     for scheme in PATCHED:
         answer = found.scorecard[scheme]["platform"]
         assert (answer["how"], answer["value"]) == ("seen", {"guest": scheme not in PLATFORM, "host": True}), scheme
-    assert {each.cpu.partition("(")[2].rstrip(")"): each.observed for each in found.findings} == {
-        scheme: f"{seen}; {JUST_THOSE}; beside it: unchanged" for scheme, seen in CHANGES.items()
+    by_kind = {
+        kind: {each.cpu.partition("(")[2].rstrip(")"): each.observed for each in found.findings if each.kind == kind}
+        for kind in ("change", "rule")
     }
+    assert by_kind == {
+        "change": {scheme: f"{seen}; {JUST_THOSE}; beside it: unchanged" for scheme, seen in CHANGES.items()},
+        "rule": {"mmap-writecombine": "taken"},
+    }
+    cacheable = {proof.range: proof.memattr for proof in found.proofs if proof.way == "vfio, cacheable asked"}
+    assert cacheable == {"wc-mapped": "6"}, "MAP_CACHEABLE: Write-Back, forced by FWB"
     coherent(found, usemem="6")
     verdicts = {cell.verdict for cell in found.cells} | {cell.accesses for cell in found.cells}
     assert verdicts == {Verdict.AGREE, Verdict.KNOWN_DEVIATION, Verdict.UNOBSERVABLE}
@@ -151,6 +160,49 @@ def test_a_cacheable_mapping_is_refused_without_fwb(tmp_path: Path) -> None:
     cells = [cell for cell in found.cells if cell.range == "usemem"]
     assert len(cells) == 7
     assert {(cell.verdict, cell.note) for cell in cells} == {(Verdict.REFUSED, "KVM: refused with EINVAL")}
+
+
+@pytest.mark.timeout(2400)
+def test_pages_that_are_asked_to_be_cacheable_have_no_memslot_without_fwb(tmp_path: Path) -> None:
+    """KVM could not keep them coherent: kvm_arch_prepare_memory_region() refuses the slot."""
+    done = kvm("--expect", "mmap-writecombine", "--cpu", "neoverse-n1", "--json", str(tmp_path / "report"))
+    assert done.exit_code == 0, done.output
+    found = msgspec.json.decode((tmp_path / "report").read_bytes(), type=Matrix)
+    assert [(each.name, each.observed) for each in found.findings if each.kind == "rule"] == [
+        ("memslot over pages mapped MAP_CACHEABLE", "-EINVAL")
+    ]
+    assert {proof.way for proof in found.proofs if "cacheable" in proof.way} == set()
+
+
+@pytest.mark.timeout(2400)
+def test_scenarios_of_single_schemes_go_on_from_one_snapshot() -> None:
+    """Each in its own virtual machine, with the driver that its scheme needs: what stage 2 is for a VMM that asks
+    nothing, and what it becomes in the scheme's own way."""
+    for scheme, unasked in {"trap": "1", "vfio-descriptor": "3", "pgprot-maybe-wc": "5"}.items():
+        done = kvm("--expect", scheme, "--scenario", "doorbell", "--scenario", "changes")
+        assert done.exit_code == 0, done.output
+        text = re.sub(r"[\s│]+", " ", done.output)
+        assert f"({scheme})" in text
+        assert "interrupt 8192 acknowledged, DOORBELL in RAM" in text
+        assert f"vfio: stage 2 {unasked}; RAM: stage 2 6; vfio: stage 2 {unasked}; {JUST_THOSE}" in text
+        assert (CHANGES.get(scheme, "granted") in text) == (scheme == "trap")
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("scheme", ["normal-nc-all", "vmm-opt-in", "vfio-descriptor"])
+def test_a_linux_as_the_virtual_machine(scheme: str, tmp_path: Path) -> None:
+    """Its VMM asks for nothing. The last store, unaligned and Normal-NC, is its end under stage 2 of a Device type."""
+    done = kvm("--expect", scheme, "--cpu", "neoverse-n1", "--linux-guest", "--json", str(tmp_path / "report"))
+    assert done.exit_code == 0, done.output
+    found = msgspec.json.decode((tmp_path / "report").read_bytes(), type=Matrix)
+    linux = {each.name: each for each in found.findings if each.kind == "linux"}
+    assert linux["ramoops, by ioremap_wc"].verdict is Verdict.UNOBSERVABLE
+    assert linux["resource2: unaligned store of a process"].observed == "SIGBUS 1 (BUS_ADRALN); the device gets nothing"
+    lost = "the virtual machine is lost: KVM_RUN -EFAULT; the device gets nothing"
+    assert linux["resource2_wc: unaligned store of a process"].observed == (
+        "works; the device gets 8x1" if scheme == "normal-nc-all" else lost
+    )
+    assert len(linux) == 8
 
 
 @pytest.mark.timeout(2400)
