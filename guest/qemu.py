@@ -26,6 +26,7 @@ from typing import Any, Self, TypeVar
 from qemu.qmp import QMPClient, QMPError
 from qemu.qmp.qmp_client import ExecuteError
 
+from ..devices.mailbox import MailboxError
 from .errors import QemuError
 
 __all__ = ["Qemu", "QemuError", "run_in_foreground"]
@@ -163,12 +164,20 @@ class Qemu:
         work = asyncio.ensure_future(awaitable)
         try:
             await asyncio.wait((work, self._ending), return_when=asyncio.FIRST_COMPLETED)
-            if work.done() and not _hung_up(work.exception()):
+            error = work.exception() if work.done() else None
+            if isinstance(error, MailboxError):
+                raise await self._unanswered(error) from error
+            if work.done() and not _hung_up(error):
                 return work.result()
-            raise await self.lost() from (work.exception() if work.done() else None)
+            raise await self.lost() from error
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+
+    async def _unanswered(self, error: MailboxError) -> QemuError:
+        """A guest that ends leaves its message unanswered: the device may notice first, but QEMU's end explains it."""
+        await asyncio.wait((self._ending,), timeout=_GRACE_SECONDS)
+        return await self.lost() if self._ending.done() else QemuError(f"{error}\n{self.describe()}")
 
     async def lost(self) -> QemuError:
         """Return the error that explains why a connection to QEMU was lost: its end, which is about to be seen."""

@@ -46,7 +46,7 @@ static uint32_t fetch(void *buffer)
         if (microseconds)
             sleep_for(microseconds);
         microseconds += microseconds / 8 + 20; /* do not keep an idle host busy */
-        microseconds = microseconds < 10000 ? microseconds : 10000;
+        microseconds = microseconds < 4000 ? microseconds : 4000;
     }
     return read32(registers + PROBE_MAILBOX_LENGTH);
 }

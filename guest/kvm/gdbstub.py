@@ -6,6 +6,7 @@ GDB's remote serial protocol (GDB manual, appendix E), with QEMU's extension for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,9 +25,17 @@ _TIMEOUT = 10.0
 class GdbStub:
     """A connection: the machine stands still while it is open, but for `run_on`, and goes on when it is closed."""
 
-    def __init__(self, path: Path, lost: Callable[[], Awaitable[QemuError]] | None = None) -> None:
-        """`path` is the socket of `-gdb unix:PATH,server=on,wait=off`; `lost` says why QEMU is gone (`Qemu.lost`)."""
-        self._path, self._lost = path, lost
+    def __init__(
+        self,
+        path: Path,
+        lost: Callable[[], Awaitable[QemuError]] | None = None,
+        describe: Callable[[], str] | None = None,
+    ) -> None:
+        """`path` is the socket of `-gdb unix:PATH,server=on,wait=off`.
+
+        `lost` says why QEMU is gone (`Qemu.lost`), `describe` is put to what went wrong while it ran (`Qemu.describe`).
+        """
+        self._path, self._lost, self._describe = path, lost, describe
         self._numbers: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
@@ -34,7 +43,7 @@ class GdbStub:
         try:
             self._reader, self._writer = await asyncio.open_unix_connection(str(self._path))
         except OSError as error:
-            raise QemuError(f"QEMU's gdbstub must accept at {self._path}: {error}") from error
+            raise self._described(QemuError(f"QEMU's gdbstub must accept at {self._path}: {error}")) from error
         try:
             await self._exchange("qSupported:xmlRegisters=aarch64")
             if not self._numbers:
@@ -56,10 +65,15 @@ class GdbStub:
         if error is None:
             await self._exchange("D")
         self._writer.close()
-        try:
+        with contextlib.suppress(OSError):  # QEMU was first
             await self._writer.wait_closed()
-        except OSError:
-            return  # QEMU was first
+        if isinstance(error, QemuError) and (described := self._described(error)) is not error:
+            raise described from error
+
+    def _described(self, error: QemuError) -> QemuError:
+        """The error with QEMU's command and console, once."""
+        described = self._describe and self._describe()
+        return QemuError(f"{error}\n{described}") if described and "\n" not in str(error) else error
 
     async def run_on(self, seconds: float) -> None:
         """Let the machine run for about that long."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from ...bridge.attributes import NGNRE, NORMAL_NC, MemoryType, combine, decode_stage2
 from ...bridge.recorder import Transaction
-from ...devices.mailbox import MailboxError
 from ...devices.probe_map import RANGES
 from ..battery import FULL, INDEX, SHORT
 from ..errors import QemuError
@@ -149,7 +148,7 @@ class Nested:
             number, code = result.esr >> 40 & 0xFF, result.esr >> 32 & 0xFF
             alignment = " (BUS_ADRALN)" if code == 1 else ""
             ended = "works" if result.status == Status.DONE else f"{signal_name(number)} {code}{alignment}"
-        except (QemuError, MailboxError):
+        except QemuError:
             log, alive = up.probe.endpoint.recorder.drain(), False
             await up.vm.wait()
             if not any(_EFAULT in line for line in up.vm.console_tail()):

@@ -46,7 +46,7 @@ async def run_scenarios(job: KernelJob, names: Iterable[str]) -> list[Finding]:
     if job.expected is None and not schemes:
         raise DefinitionError(f"the scheme of {job.name} must be named, with --expect, to judge a scenario by")
     wanted = tuple(names)
-    others = [Upcase()] if "doorbell" in wanted else []  # each takes Linux a reset of 0.2 s
+    others = [Upcase()] if "doorbell" in wanted else []
     try:
         ways = [f"vfio:{name}" for name in schemes] or ["vfio"]
         async with booted_linux(job.files, job.cpu, ways, others, going_on=True) as up:

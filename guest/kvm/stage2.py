@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ from ..errors import QemuError
 from .gdbstub import GdbStub
 from .translation import Memory, Snapshot, walk
 
-_TRIES = 200
+_PATIENCE = 20.0
+"""Seconds: a virtual machine that waits for its next command is seldom running."""
 _VM, _TGE, _FWB = 1, 1 << 27, 1 << 46
 
 
@@ -45,13 +47,16 @@ async def read_tables(stub: GdbStub, addresses: Iterable[int]) -> Tables:
     Raises:
         QemuError: The machine was never in a virtual machine when it was stopped.
     """
-    for _ in range(_TRIES):
+    deadline = time.monotonic() + _PATIENCE
+    while True:
         hcr, level = await stub.register("HCR_EL2"), await stub.register("CPSR") >> 2 & 3
         if level < 2 and hcr & _VM and not hcr & _TGE:
             break
+        if time.monotonic() > deadline:
+            raise QemuError(
+                "the machine must be in its virtual machine when it is stopped, not always in its hypervisor"
+            )
         await stub.run_on(0.001)
-    else:
-        raise QemuError("the machine must be in its virtual machine when it is stopped, not always in its hypervisor")
     vttbr, vtcr = await stub.register("VTTBR_EL2"), await stub.register("VTCR_EL2")
     memory = Snapshot(stub)
     pages = {address: await look_up(memory, vttbr, vtcr, address) for address in addresses}

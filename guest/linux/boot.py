@@ -93,7 +93,7 @@ async def booted_linux(
             for device, socket in zip(devices, sockets, strict=True):
                 await stack.enter_async_context(serve(device, socket))
             vm = await stack.enter_async_context(Qemu(command, timeout=_TIMEOUT + _TIMEOUT_WAY * len(ways)))
-            stub = GdbStub(folder / "gdb", vm.lost)
+            stub = GdbStub(folder / "gdb", vm.lost, vm.describe)
             if going_on:
                 await wake(vm, stub, " ".join(ways))
             guest = Guest(probe.mailbox, _Patience(vm, stub).answered)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pyvfio_user.devices.mailbox import MailboxError
+from pyvfio_user.guest import qemu
 from pyvfio_user.guest.errors import QemuError
 from pyvfio_user.guest.machines import load_config
 from pyvfio_user.guest.provision.qemu import find_qemu
@@ -92,6 +94,32 @@ async def test_qemu_that_quits(command: list[str]) -> None:
         assert await vm.wait() == 0
         with pytest.raises(QemuError, match=r"^QEMU ended with exit status 0\n"):
             await vm.execute("query-status")
+
+
+@pytest.mark.asyncio
+async def test_a_message_that_is_left_unanswered_is_explained_by_the_end_of_qemu(command: list[str]) -> None:
+    """The device notices that its client is gone before QEMU has ended."""
+    async with Qemu(command) as vm:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(vm.bounded(answer))
+        answer.set_exception(MailboxError("nobody answers"))
+        await vm.execute("quit")
+        with pytest.raises(QemuError, match=r"^QEMU ended with exit status 0\nQEMU's command:\n"):
+            await waiting
+
+
+@pytest.mark.asyncio
+async def test_a_message_that_is_left_unanswered_while_qemu_runs(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest has reset the device, say."""
+    monkeypatch.setattr(qemu, "_GRACE_SECONDS", 0.01)
+    async with Qemu(command) as vm:
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer.set_exception(MailboxError("nobody answers"))
+        with pytest.raises(QemuError, match=r"^nobody answers\nQEMU's command:\n"):
+            await vm.bounded(answer)
+        monkeypatch.undo()
 
 
 @pytest.mark.asyncio

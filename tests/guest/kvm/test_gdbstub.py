@@ -47,6 +47,14 @@ async def test_one_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_what_goes_wrong_is_told_with_the_machine_once(tmp_path: Path) -> None:
+    stub = GdbStub(tmp_path / "gdb", describe=lambda: "QEMU's command:\n  and the console")
+    with pytest.raises(QemuError, match=r"^QEMU's gdbstub must accept at .*\nQEMU's command:\n  and the console$"):
+        async with stub:
+            pass
+
+
+@pytest.mark.asyncio
 async def test_a_connection_that_is_closed(tmp_path: Path) -> None:
     with pytest.raises(QemuError, match=r"^QEMU's gdbstub must answer, not close the connection$"):
         await connect(tmp_path / "gdb", gone, GdbStub(tmp_path / "gdb"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from pyvfio_user.guest.errors import QemuError
-from pyvfio_user.guest.kvm.stage2 import Descriptor, look_up
+from pyvfio_user.guest.kvm import stage2
+from pyvfio_user.guest.kvm.stage2 import Descriptor, look_up, read_tables
 
 BASE = 0x8000
 PAGES = 0xC0 | 1 << 10 | 3
@@ -55,3 +57,31 @@ def test_nothing_is_mapped() -> None:
 def test_another_granule_is_refused() -> None:
     with pytest.raises(QemuError, match=r"^stage 2 must have a granule of 4 KiB, not VTCR_EL2\.TG0 = 1$"):
         find({}, 0, VTCR_40_BITS | 1 << 14)
+
+
+class Stub:
+    """A machine that is at these exception levels, one each time it is stopped; HCR_EL2 is as in a virtual machine."""
+
+    def __init__(self, *levels: int) -> None:
+        self.levels = list(levels)
+
+    async def register(self, name: str) -> int:
+        return {"HCR_EL2": 1, "CPSR": self.levels[0] << 2, "VTTBR_EL2": BASE, "VTCR_EL2": VTCR_40_BITS}[name]
+
+    async def run_on(self, seconds: float) -> None:
+        if len(self.levels) > 1:
+            self.levels.pop(0)
+
+
+def test_the_machine_is_stopped_until_it_is_in_its_virtual_machine() -> None:
+    """However often: one that waits for a command is hardly ever."""
+    stub: Any = Stub(*[2] * 1000, 1)
+    assert asyncio.run(read_tables(stub, ())).vttbr == BASE
+    assert stub.levels == [1]
+
+
+def test_a_machine_that_is_never_in_its_virtual_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage2, "_PATIENCE", 0.0)
+    stub: Any = Stub(2)
+    with pytest.raises(QemuError, match=r"^the machine must be in its virtual machine when it is stopped, "):
+        asyncio.run(read_tables(stub, ()))
