@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from ..bridge.errors import DefinitionError
 from .battery import BATTERY
+from .operation import PAGE
 
 MAGIC = 0x4E414C50
 VERSION = 1
-PAGE = 4096
 PLATFORM = 0xFF
 """The BAR number of a range that is no BAR: its offset is a physical address below 1 GiB."""
 

@@ -31,7 +31,8 @@ from ..devices.probe import Probe
 from ..devices.probe_map import RANGES, Reg
 from .boot import Booted, booted
 from .deviations import ACCESSES, Trial
-from .plan import MAIR, PAGE, Range, Status
+from .operation import PAGE
+from .plan import MAIR, Range, Status
 from .provision.qemu import find_qemu
 from .push import STORES, Delivery, check_log, check_window
 from .results import Verdict

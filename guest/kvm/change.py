@@ -17,7 +17,8 @@ from ...devices.probe_map import RANGES, Reg
 from ..findings import Finding
 from ..lanes.kvm import Backing, KvmLane
 from ..layout import LAYOUT
-from ..plan import MAIR, PAGE, Asked, Range, Status
+from ..operation import PAGE
+from ..plan import MAIR, Asked, Range, Status
 from ..script import Action, Space, Step
 from ..workload import ENTRY_SIZE, Barrier, Idiom, Pushed, Wish, Workload, entry
 from .gdbstub import GdbStub

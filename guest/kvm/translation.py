@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-PAGE = 4096
+from ..operation import PAGE
+
 _OUTPUT = 0x0000_FFFF_FFFF_F000
 
 

@@ -27,7 +27,8 @@ from pyvfio_user.guest.layout import LAYOUT
 from pyvfio_user.guest.linux.boot import booted_linux
 from pyvfio_user.guest.linux.ready import prepare
 from pyvfio_user.guest.linux.snapshot import go_on, save, wake
-from pyvfio_user.guest.plan import PAGE, Range
+from pyvfio_user.guest.operation import PAGE
+from pyvfio_user.guest.plan import Range
 from pyvfio_user.guest.qemu import Qemu
 from pyvfio_user.guest.script import Action, Outcome, Space, Step, StepStatus
 
