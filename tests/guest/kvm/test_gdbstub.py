@@ -69,6 +69,14 @@ async def test_why_qemu_is_gone_is_asked_of_those_who_know(tmp_path: Path) -> No
         await connect(tmp_path / "gdb", gone, GdbStub(tmp_path / "gdb", lost))
 
 
+@pytest.mark.parametrize(
+    ("sent", "meant"), [(b"OK", b"OK"), (b"}\x03", b"#"), (b"a}]b}\x04", b"a}b$"), (b"}\n", b"*"), (b"", b"")]
+)
+def test_escapes(sent: bytes, meant: bytes) -> None:
+    """GDB manual, appendix E.1: what has a meaning in packets comes behind `}`, with bit 5 flipped."""
+    assert gdbstub._unescape(sent) == meant
+
+
 class Machine:
     """A stub whose machine stands at `PC`, in code that it can be made to run: what it was told, in order."""
 

@@ -54,6 +54,13 @@ def test_nothing_is_mapped() -> None:
     assert find({}, 0x1000_0000) is None
 
 
+@pytest.mark.parametrize("kind", [0b00, 0b01, 0b10])
+def test_a_descriptor_of_level_3_that_is_no_page(kind: int) -> None:
+    """0b01, a block elsewhere, is reserved there, and invalid (DDI 0487, D8.3)."""
+    words = {BASE: 0x9003, 0x9000 + 8 * 0x80: 0xA003, 0xA000: 0x1234_5000 | PAGES & ~3 | kind}
+    assert find(words, 0x1000_0000) is None
+
+
 def test_another_granule_is_refused() -> None:
     with pytest.raises(QemuError, match=r"^stage 2 must have a granule of 4 KiB, not VTCR_EL2\.TG0 = 1$"):
         find({}, 0, VTCR_40_BITS | 1 << 14)
