@@ -1,4 +1,4 @@
-"""`git bisect run` with the command: it finds the commit that changed the policy, and skips one that it cannot look at."""
+"""`git bisect run` with the command: it finds the commit that changed the policy, and skips what cannot be looked at."""
 
 from __future__ import annotations
 
