@@ -1,4 +1,4 @@
-"""`git bisect run` with the command: it finds the commit that changed the policy, and skips what cannot be looked at."""
+"""`git bisect run` with the command: it finds the commit that changed the policy, and skips what cannot be seen."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def test_the_commit_that_changed_the_policy_is_found(tmp_path: Path) -> None:
     assert f"{git(tree, 'rev-parse', 'refs/bisect/bad').strip()} is the first bad commit" in found
     assert git(tree, "show", "refs/bisect/bad:number") == "4"
     schemes = {"6.12": ["vma-allow-any-uncached"], "6.1": ["status-quo"], LACKING: [None]}
-    for number in statuses:
-        kernels = msgspec.json.decode((reports / number).read_bytes(), type=Matrix).kernels
-        assert [kernel.scheme for kernel in kernels] == schemes[COMMITS[int(number)]]
+    for tested in statuses:
+        kernels = msgspec.json.decode((reports / tested).read_bytes(), type=Matrix).kernels
+        assert [kernel.scheme for kernel in kernels] == schemes[COMMITS[int(tested)]]
