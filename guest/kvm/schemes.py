@@ -35,7 +35,7 @@ from .kernel import run_kernel
 from .nested import Nested
 from .run import Run
 from .run_time import states
-from .site import DEVICE_TYPE, NC_TYPE, TYPES, Site, control
+from .site import NC_TYPE, TYPES, Site, control
 
 BUILT = tuple(name for name in SCHEMES if name != "vfio-wc-uapi")
 """The schemes of guest/linux/patches, and that which the kernel's own nvgrace-gpu shows; the other is not KVM's."""
@@ -230,7 +230,7 @@ class SchemeRun(Run):
             leaf = self._leaf(lane, site, look, name)
             self.host.append(self._host_cell(lane, look, name, patch))
             for s1 in TYPES:
-                if name.startswith(GAP) or str(s1) not in (DEVICE_TYPE, NC_TYPE):
+                if name.startswith(GAP):
                     self.cells.append(self._cell(lane, name, patch, leaf, s1, None))
                     continue
                 ran = await self._battery(lane, site, name, s1, SHORT, "short")
