@@ -90,9 +90,9 @@ def load_config(name: str) -> MachineConfig:
     path = config_directory() / f"{name}.cfg" if name in config_names() else Path(name)
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         names = ", ".join(config_names())
-        reason = error.strerror
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise ConfigError(f"machine must be one of {names}, or a readable file, not {name} ({reason})") from error
     return parse_config(path, text)
 

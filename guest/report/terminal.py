@@ -55,10 +55,9 @@ def show(matrix: Matrix, console: Console, questions: dict[str, str]) -> None:
         console.print(
             "Only in the JSON and HTML: a VMM that asks for nothing, pages that no range claims.", style="dim"
         )
-    legend = Text("  ").join(Text(text, style) for style, text in _LEGEND)
-    console.print(legend)
-    console.print(f"[dim]{HONESTY}[/dim]")
     if matrix.cells:
+        console.print(Text("  ").join(Text(text, style) for style, text in _LEGEND))
+        console.print(f"[dim]{HONESTY}[/dim]")
         console.print(summary(matrix))
     for line in matrix.vanished:
         console.print(Text.assemble(("known deviation not seen any more:", "yellow"), f" {line}"))

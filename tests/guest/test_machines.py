@@ -97,6 +97,12 @@ def test_a_config_needs_no_ending_but_a_machine_that_ships_comes_first(
     assert load_config("el2").options != ("-S",)
 
 
+def test_a_config_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.cfg").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"or a readable file, not \S+/mine\.cfg \(it is no UTF-8\)$"):
+        load_config(str(tmp_path / "mine.cfg"))
+
+
 def test_an_unknown_machine() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("el3")

@@ -281,6 +281,13 @@ class TestSummary:
         ]  # fmt: skip
         assert any(line.startswith(HONESTY[:60]) for line in lines)
 
+    def test_without_cells_there_is_nothing_to_count_nor_to_explain(self) -> None:
+        assert shown(matrix((), problems=("why there are none",))) == ["disagree: why there are none"]
+
+    def test_a_command_in_a_problem_can_be_copied(self) -> None:
+        command = "qemu-system-aarch64 " + " ".join(f"-option{number}" for number in range(30))
+        assert shown(matrix(problems=(command,)), width=80)[-1] == f"disagree: {command}"
+
     def test_many_problems_are_cut(self) -> None:
         lines = shown(matrix(problems=tuple(f"p{n}" for n in range(43))))
         assert lines[-2:] == ["disagree: p39", "... and 3 more (the JSON file has all)"]

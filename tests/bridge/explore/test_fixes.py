@@ -142,6 +142,13 @@ class TestProposals:
         assert found.shrunk.positions == (0, 1)
         assert [fix.what for fix in found.fixes] == ["type nGnRE for bar0+0x0, its whole page"]
 
+    def test_nothing_comes_between_the_elements_of_one_instruction(self) -> None:
+        """Not even a type orders them (DDI 0487, B2.10.2.4)."""
+        halves = arrives_before(Where(0, 8), Where(8, 8))
+        found = explore(Program.of(pair(store(0, type=NGNRE))), invariants=[halves])
+        assert not found.passed
+        assert found.fixes == ()
+
     def test_nothing_makes_a_burst_one(self) -> None:
         found = explore(Program.of(burst(0, 16)), invariants=[in_one_block(Where(0, 16))])
         assert found.fixes == () and not found.expected
