@@ -30,8 +30,10 @@ _CAUSES = (
     ("must end, not the access does not end", "an access hangs in the virtual machine: see the last message"),
     ("pyvfio-user vmm: FAILED", "see what the VMM says of KVM or vfio: a rule of the kernel's may have changed"),
 )
-_SILENT = "the kernel says nothing: is it an arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE?"
-
+_SILENT = (
+    "the kernel says nothing: is it a whole arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE? "
+    "--append earlycon=pl011,0x9000000 has it speak earlier"
+)
 
 _SAID = re.compile(r"^  \| (?:pyvfio-user (?:init|vmm|guest): FAILED: |.*(?=Kernel panic))(.*)$", re.MULTILINE)
 """How our programs, and a kernel, say on the console why they end."""
@@ -42,7 +44,8 @@ def explain(message: str) -> str:
     said = _SAID.search(message)
     if said:
         message = f"{said[1]}\n{message}"
-    remedy = next((remedy for text, remedy in _CAUSES if text in message), None)
-    if remedy is None:
-        remedy = _SILENT if message.rstrip().endswith("(nothing)") else "see the console's last lines"
+    if message.rstrip().endswith("(nothing)"):
+        remedy = _SILENT
+    else:
+        remedy = next((remedy for text, remedy in _CAUSES if text in message), "see the console's last lines")
     return f"{message}\n  what to do: {remedy}"

@@ -1,5 +1,6 @@
 /* The first process: loads the modules, gives the devices to vfio-pci, runs the VMM once for each way that its arguments
- * name, and turns the machine off. Its arguments are those of the kernel's command line after "--": devices as in
+ * name, and turns the machine off. Its arguments are those of the kernel's command line after "pyvfio-user": what comes before
+ * are words that the kernel did not know. They are devices as in
  * 0x1234:0xbe50 (none: those that come later, with ways of their own), a platform device as platform:NAME, and ways, as
  * "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. The platform device goes with the
  * PCI devices from vfio. */
@@ -272,6 +273,10 @@ int main(int argc, char **argv)
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     mount_all();
+    while (argc > 1 && strcmp(argv[0], "pyvfio-user")) {
+        argc--;
+        argv++;
+    }
     if (access("/dev/kvm", F_OK))
         fail("the kernel has no /dev/kvm");
     load_modules();

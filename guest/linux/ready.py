@@ -18,12 +18,15 @@ from ..provision.qemu import find_qemu
 from . import programs
 from .config import MODULES, PLATFORM, check_config, embedded_config, gunzip, machine_for, read_config, unobservable
 from .devicetree import add_node, add_properties, cells
+from .image import image_size
 from .initramfs import archive
 from .modules import load_order
 from .nested import MEMORY_HUGE_PAGES, nested_files
 
 _MAGIC_AT, _MAGIC = 56, b"ARM\x64"
 """Where an Image says that it is one (Linux, arch/arm64/booting.rst)."""
+_OURS = "pyvfio-user"
+"""Before the words for the first process: a kernel hands it those that it does not know itself, too (6.1: nokaslr)."""
 BASE = "console=ttyAMA0 loglevel=3 panic=-1 iommu.passthrough=1 cryptomgr.notests=1"
 """What every kernel is told. Tests of its own ciphers would take it 0.5 s."""
 _HUGE_PAGES = 8
@@ -79,9 +82,9 @@ class Ready:
         (folder / "initramfs").write_bytes(self.initramfs)
         words = [BASE, f"hugepages={self.huge_pages}", self.kernel.append]
         if self.platform and devices:
-            words += ["vfio_platform.reset_required=0", "--", *devices, f"platform:{_REGISTERS}", *ways]
+            words += ["vfio_platform.reset_required=0", "--", _OURS, *devices, f"platform:{_REGISTERS}", *ways]
         else:
-            words += ["--", *devices, *ways]
+            words += ["--", _OURS, *devices, *ways]
         extra = ["-kernel", str(self.kernel.image), "-initrd", str(folder / "initramfs"), "-append", " ".join(words)]
         extra += ["-gdb", f"unix:{folder / 'gdb'},server=on,wait=off"]
         if self.cpu == "max":
@@ -138,6 +141,8 @@ def _options(kernel: LinuxImage) -> dict[str, str]:
     plain = gunzip(image)
     if plain[_MAGIC_AT : _MAGIC_AT + 4] != _MAGIC:
         raise KernelError(f"{kernel.image} must be an arm64 Image, or Image.gz", "name the file arch/arm64/boot/Image")
+    if (size := image_size(plain)) > len(plain):
+        raise KernelError(f"{kernel.image} must be whole, {size:,} bytes, not {len(plain):,}", "copy or build it again")
     return options or embedded_config(plain)
 
 

@@ -186,10 +186,36 @@ def test_a_file_that_is_no_image_is_skipped_by_a_bisection(tmp_path: Path, conte
     assert f"{wrong}\n  what to do: name the file arch/arm64/boot/Image" in done.output
 
 
-def test_a_message_without_a_cause() -> None:
-    assert explain("QEMU ended\nthe console's last lines: (nothing)").endswith(
-        "what to do: the kernel says nothing: is it an arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE?"
+@pytest.mark.parametrize("length", [64, 3_000_000, 25_000_000])
+def test_a_truncated_image(tmp_path: Path, length: int) -> None:
+    image = provide_kernel(Progress(), "6.12").image.read_bytes()
+    (tmp_path / "Image").write_bytes(image[:length])
+    done = CliRunner().invoke(main, ["kvm", "--kernel", str(tmp_path / "Image")])
+    assert done.exit_code == 125
+    said = rf"Image must be whole, [\d,]+ bytes, not {length:,}\n  what to do: copy or build it again$"
+    assert re.search(said, done.output, re.MULTILINE), done.output
+
+
+@pytest.mark.asyncio
+async def test_words_that_a_kernel_does_not_know_are_not_for_the_first_process() -> None:
+    """6.1 hands it its own `nokaslr`: what is needed comes behind that."""
+    told(
+        await failure("nokaslr kvm-arm.mode=none"),
+        wrong="the kernel has no /dev/kvm\n",
+        console=r"  kernel: \[ .*KVM disabled from command line",
+        remedy="the kernel needs CONFIG_KVM=y, and EL2: see its own lines; no kvm-arm.mode=none, no nokvm",
     )
+
+
+@pytest.mark.parametrize("error", ["QEMU ended", "the kernel must start its virtual machine within 60 s"])
+def test_a_kernel_that_says_nothing(error: str) -> None:
+    assert explain(f"{error}\nthe console's last lines: (nothing)").endswith(
+        "what to do: the kernel says nothing: is it a whole arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE? "
+        "--append earlycon=pl011,0x9000000 has it speak earlier"
+    )
+
+
+def test_a_message_without_a_cause() -> None:
     assert explain("QEMU ended\nthe console's last lines:\n  | words").endswith(
         "what to do: see the console's last lines"
     )
