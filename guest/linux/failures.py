@@ -14,7 +14,12 @@ _CAUSES = (
         "the kernel must start its virtual machine",
         "it hangs while it boots: see its last lines; try another --cpu",
     ),
-    ("has no IOMMU group", "switch on CONFIG_VIRTIO_IOMMU or CONFIG_ARM_SMMU_V3, or CONFIG_VFIO_NOIOMMU"),
+    ("driver vfio-platform", "switch on CONFIG_VFIO_PLATFORM, or name the folder of its module with --modules"),
+    ("vfio-platform does not take", "see vfio's own lines: it may want a function that resets the device"),
+    (
+        "has no IOMMU group",
+        "switch on CONFIG_VIRTIO_IOMMU with CONFIG_VIRTIO_MMIO, or CONFIG_ARM_SMMU_V3, or CONFIG_VFIO_NOIOMMU",
+    ),
     ("has no driver vfio-pci", "switch on CONFIG_VFIO_PCI, or name the folder of its module with --modules"),
     ("has no PCI bus", "switch on CONFIG_PCI_HOST_GENERIC"),
     ("no PCI device", "switch on CONFIG_PCI_HOST_GENERIC; the device may have gone: see the log"),

@@ -222,6 +222,7 @@ def test_a_policy_that_does_the_contrary_is_caught(tmp_path: Path) -> None:
         cells = {cell.s1: cell for cell in found.cells if (cell.range, cell.case) == (name, "asking")}
         assert (cells[NC].verdict, cells[NC].accesses) == (Verdict.DISAGREE, Verdict.DISAGREE)
     assert {proof.memattr for proof in found.proofs if proof.way == CASES["nothing"]} == {"5"}
+    assert f"Linux {release}, vfio-platform, platform: stage 2 must be 1, not 5" in found.problems
 
 
 def test_a_scheme_that_the_kernel_does_not_have() -> None:

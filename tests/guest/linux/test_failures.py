@@ -19,6 +19,7 @@ from pyvfio_user.guest.kvm.kernels import kernel_jobs
 from pyvfio_user.guest.linux import boot, ready
 from pyvfio_user.guest.linux.failures import explain
 from pyvfio_user.guest.provision.kernel import provide_kernel
+from pyvfio_user.guest.provision.kernel_build import provide_built_kernel
 from pyvfio_user.guest.provision.progress import Progress
 
 
@@ -71,12 +72,27 @@ async def test_no_kvm() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.timeout(2400)
+async def test_no_vfio_platform_in_a_kernel_that_is_configured_with_it() -> None:
+    image = provide_built_kernel(Progress()).image
+    (job,) = kernel_jobs([str(image)], ["neoverse-n1"], append="initcall_blacklist=vfio_platform_driver_init")
+    with pytest.raises(MatrixError) as caught:
+        await run_kernel(job, lambda done, steps, what: None)
+    told(
+        str(caught.value),
+        wrong="the kernel has no driver vfio-platform\n",
+        console="  kernel: .*initcall vfio_platform_driver_init blacklisted",
+        remedy="switch on CONFIG_VFIO_PLATFORM, or name the folder of its module with --modules",
+    )
+
+
+@pytest.mark.asyncio
 async def test_no_iommu() -> None:
     told(
         await failure("initcall_blacklist=arm_smmu_driver_init"),
         wrong=r"vfio-pci does not take 0000:00:01.0 \(Invalid argument\): it has no IOMMU group\n",
         console="  kernel: .*initcall arm_smmu_driver_init blacklisted",
-        remedy="switch on CONFIG_VIRTIO_IOMMU or CONFIG_ARM_SMMU_V3, or CONFIG_VFIO_NOIOMMU",
+        remedy="switch on CONFIG_VIRTIO_IOMMU with CONFIG_VIRTIO_MMIO, or CONFIG_ARM_SMMU_V3, or CONFIG_VFIO_NOIOMMU",
     )
 
 
