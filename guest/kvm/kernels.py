@@ -48,9 +48,16 @@ def kernel_jobs(
 
     Raises:
         ProvisionError: There is no kernel of that name, or it cannot be fetched.
-        DefinitionError: The kernel that has them all lacks the scheme that is expected.
+        DefinitionError: The kernel that has them all lacks the scheme that is expected; or ``modules`` or ``config``
+            are named without a path to which they belong.
     """
-    for name in dict.fromkeys(kernels):
+    kernels = tuple(dict.fromkeys(kernels))
+    if (modules or config) and not any(map(is_path, kernels)):
+        what = "--config" if modules is None else "--modules"
+        raise DefinitionError(
+            f"{what} must go with the path of an Image, not with {', '.join(kernels)}, which has its own"
+        )
+    for name in kernels:
         shown = _shown(expect, tuple(schemes)) if name == NAME else ()
         if name == NAME and not shown:
             continue

@@ -36,8 +36,8 @@ _CAUSES = (
     ("pyvfio-user vmm: FAILED", "see what the VMM says of KVM or vfio: a rule of the kernel's may have changed"),
 )
 _SILENT = (
-    "the kernel says nothing: is it a whole arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE? "
-    "--append earlycon=pl011,0x9000000 has it speak earlier"
+    "the kernel says nothing: is it a whole arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE, and --cpu a "
+    "64-bit one? --append earlycon=pl011,0x9000000 has it speak earlier"
 )
 
 _SAID = re.compile(r"^  \| (?:pyvfio-user (?:init|vmm|guest): FAILED: |.*(?=Kernel panic))(.*)$", re.MULTILINE)

@@ -1,5 +1,5 @@
 /* The first process: loads the modules, gives the devices to vfio-pci, runs the VMM once for each way that its arguments
- * name, and turns the machine off. Its arguments are those of the kernel's command line after "pyvfio-user": what comes before
+ * name, and turns the machine off. Its arguments are those of the kernel's command line after "first-process": what comes before
  * are words that the kernel did not know. They are devices as in
  * 0x1234:0xbe50 (none: those that come later, with ways of their own), a platform device as platform:NAME, and ways, as
  * "vfio", or "vfio:SCHEME" where the kernel is told first which scheme it is to follow. The platform device goes with the
@@ -22,6 +22,7 @@
 #include "init.h"
 
 #define DEVICES "/sys/bus/pci/devices"
+#define MARK "first-process"
 #define MOST 4   /* devices */
 #define WAYS 32u /* on the line that tells of devices */
 #define SCHEME "/sys/module/kvm/parameters/bar_scheme"
@@ -41,7 +42,7 @@ static _Noreturn void off(void)
 /* What the kernel has logged of what is needed here: its console shows errors alone. */
 static void log_tail(void)
 {
-    static const char *const words[] = { "kvm", "iommu", "smmu", "vfio", "HYP mode", NULL };
+    static const char *const words[] = { "kvm", "iommu", "smmu", "vfio-", "vfio_", "vfio -", "HYP mode", NULL };
     static char log[1 << 18];
     const char *lines[12] = { NULL };
     const unsigned most = sizeof lines / sizeof *lines;
@@ -273,7 +274,7 @@ int main(int argc, char **argv)
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     mount_all();
-    while (argc > 1 && strcmp(argv[0], "pyvfio-user")) {
+    while (argc > 1 && strcmp(argv[0], MARK)) {
         argc--;
         argv++;
     }

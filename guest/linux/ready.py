@@ -25,7 +25,7 @@ from .nested import MEMORY_HUGE_PAGES, nested_files
 
 _MAGIC_AT, _MAGIC = 56, b"ARM\x64"
 """Where an Image says that it is one (Linux, arch/arm64/booting.rst)."""
-_OURS = "pyvfio-user"
+_OURS = "first-process"
 """Before the words for the first process: a kernel hands it those that it does not know itself, too (6.1: nokaslr)."""
 BASE = "console=ttyAMA0 loglevel=3 panic=-1 iommu.passthrough=1 cryptomgr.notests=1"
 """What every kernel is told. Tests of its own ciphers would take it 0.5 s."""
@@ -191,5 +191,7 @@ def _dump(command: list[str], machine: str) -> bytes:
         command = [*command, "-machine", f"{machine}dtb-randomness=off,dumpdtb={path}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         if done.returncode:
-            raise KernelError(f"{shlex.join(command)} must succeed: {done.stderr.strip()}", "use another QEMU or CPU")
+            said = done.stderr.strip().removeprefix(f"{Path(command[0]).name}: ")
+            what = f"QEMU must make a device tree, not say: {said}\nQEMU's command:\n  {shlex.join(command)}"
+            raise KernelError(what, "use another --cpu, or another QEMU")
         return path.read_bytes()

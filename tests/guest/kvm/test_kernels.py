@@ -83,6 +83,15 @@ def test_a_kernel_of_ones_own(debian: list[str]) -> None:
     assert debian == []
 
 
+def test_modules_and_a_config_are_those_of_an_image() -> None:
+    """They would else be left aside."""
+    what = r"^--%s must go with the path of an Image, not with 6\.1, schemes, which has its own$"
+    with pytest.raises(DefinitionError, match=what % "modules"):
+        list(kernel_jobs(["6.1", "schemes"], modules=Path("named")))
+    with pytest.raises(DefinitionError, match=what % "config"):
+        list(kernel_jobs(["6.1", "schemes"], config=Path("named")))
+
+
 def test_an_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(

@@ -117,7 +117,7 @@ async def test_no_vfio(tmp_path: Path) -> None:
     told(
         await failure(modules=tmp_path),
         wrong="the kernel has no driver vfio-pci\n",
-        console="FAILED",
+        console=r"pyvfio-user init: FAILED: the kernel has no driver vfio-pci(\n  \|   kernel: .*(kvm|iommu).*)+$",
         remedy="switch on CONFIG_VFIO_PCI, or name the folder of its module with --modules",
     )
 
@@ -130,6 +130,15 @@ async def test_modules_of_another_kernel() -> None:
         console="FAILED",
         remedy="the modules must be of just this kernel: name their folder with --modules",
     )
+
+
+def test_a_cpu_that_qemu_does_not_know() -> None:
+    done = CliRunner().invoke(main, ["kvm", "--kernel", "6.1", "--cpu", "nosuch"])
+    assert done.exit_code == 125
+    what = "QEMU must make a device tree, not say: unable to find CPU model 'nosuch'"
+    assert re.search(rf"^{what}\nQEMU's command:\n  \S*qemu-system-aarch64 ", done.output, re.MULTILINE), done.output
+    assert "\n  what to do: use another --cpu, or another QEMU\n" in done.output
+    assert re.search(rf"^disagree: .* could not be looked at: {what}$", done.output, re.MULTILINE)
 
 
 def spinning(code: bytes) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
@@ -226,8 +235,8 @@ async def test_words_that_a_kernel_does_not_know_are_not_for_the_first_process()
 @pytest.mark.parametrize("error", ["QEMU ended", "the kernel must start its virtual machine within 60 s"])
 def test_a_kernel_that_says_nothing(error: str) -> None:
     assert explain(f"{error}\nthe console's last lines: (nothing)").endswith(
-        "what to do: the kernel says nothing: is it a whole arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE? "
-        "--append earlycon=pl011,0x9000000 has it speak earlier"
+        "what to do: the kernel says nothing: is it a whole arm64 Image, with CONFIG_SERIAL_AMBA_PL011_CONSOLE, "
+        "and --cpu a 64-bit one? --append earlycon=pl011,0x9000000 has it speak earlier"
     )
 
 
