@@ -261,25 +261,45 @@ int pvu_dma_check(pvu_dma *dma, uint64_t address, uint64_t length, int access)
     return status;
 }
 
-static bool copy(const pvu_dma *dma, pvu_segment segment, uint8_t *buffer, int access)
-{
-    for (size_t at = find(dma, segment.address); segment.length; at++) {
-        uint64_t step = available(dma, at, segment.address, segment.length);
-        uint8_t *memory = dma->maps[at].memory + (segment.address - dma->maps[at].address);
-        bool reading = access == PVU_DMA_READ;
+/* Pieces that were checked, under way. */
+typedef struct {
+    const pvu_dma *dma;
+    const pvu_segment *segments;
+    size_t count;
+    volatile size_t done; /* looked at after the work was left in the middle */
+    uint8_t *buffer;
+    int access;
+} copying;
 
-        if (!guard_copy(reading ? buffer : memory, reading ? memory : buffer, step))
-            return false;
-        buffer += step;
+static void copy(copying *all, pvu_segment segment)
+{
+    for (size_t at = find(all->dma, segment.address); segment.length; at++) {
+        const dma_map *map = &all->dma->maps[at];
+        uint64_t step = available(all->dma, at, segment.address, segment.length);
+        uint8_t *memory = map->memory + (segment.address - map->address);
+
+        if (all->access == PVU_DMA_READ)
+            memcpy(all->buffer, memory, step);
+        else
+            memcpy(memory, all->buffer, step);
+        all->buffer += step;
         segment.address += step;
         segment.length -= step;
     }
-    return true;
+}
+
+static void copy_each(void *context)
+{
+    copying *all = context;
+
+    for (; all->done < all->count; all->done++)
+        copy(all, all->segments[all->done]);
 }
 
 static int copy_all(const pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length,
                     int access, size_t *failed)
 {
+    copying all = { .dma = dma, .segments = segments, .count = count, .buffer = buffer, .access = access };
     uint64_t left = length;
     bool by_message = false;
 
@@ -302,14 +322,10 @@ static int copy_all(const pvu_dma *dma, const pvu_segment *segments, size_t coun
     }
     if (by_message)
         return -ENXIO;
-    for (size_t i = 0; i < count; i++) {
-        if (!copy(dma, segments[i], buffer, access)) {
-            *failed = i;
-            return -EFAULT;
-        }
-        buffer += segments[i].length;
-    }
-    return 0;
+    if (guard_run(copy_each, &all))
+        return 0;
+    *failed = all.done;
+    return -EFAULT;
 }
 
 int pvu_dma_copy(pvu_dma *dma, const pvu_segment *segments, size_t count, uint8_t *buffer, uint64_t length, int access,

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <string.h>
 
 /* Initial-exec: a signal handler must not make the dynamic linker allocate it. */
 static _Thread_local sigjmp_buf *copying __attribute__((tls_model("initial-exec")));
@@ -42,14 +41,14 @@ int guard_install(void)
     return sigaction(SIGBUS, &ours, NULL) < 0 ? -errno : 0;
 }
 
-bool guard_copy(void *to, const void *from, size_t size)
+bool guard_run(void (*work)(void *), void *context)
 {
     sigjmp_buf here;
 
     if (sigsetjmp(here, 0) == 0) {
         copying = &here;
         __atomic_signal_fence(__ATOMIC_SEQ_CST);
-        memcpy(to, from, size);
+        work(context);
         __atomic_signal_fence(__ATOMIC_SEQ_CST);
         copying = NULL;
         return true;

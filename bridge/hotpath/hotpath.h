@@ -284,8 +284,8 @@ int access_doorbells(pvu_session *session, pvu_event *event);
 
 /* guard.c: guest memory can vanish under an access. */
 
-/* Copies, and tells whether all the memory was there. */
-bool guard_copy(void *to, const void *from, size_t size);
+/* Does work that touches such memory, and tells whether all of it was there; else the work ended where it was not. */
+bool guard_run(void (*work)(void *), void *context);
 /* Installs the handler that this takes; before each map, for others install theirs. */
 int guard_install(void);
 

@@ -111,7 +111,7 @@ def take(bench: Bench, row: Row, path: str) -> Take:
     cpu = bench.server_cpu if row.placement is Placement.SAME else bench.client_cpu
     if row.placement is Placement.POLLING:
         options.append("--poll")
-    limit = ["--limit", *(["--bulk"] if row.bulk else [])]
+    limit = ["--limit", *(["--bulk"] if row.bulk else []), *(["--room"] if row.room else [])]
     limit += ["--peer-polls"] if row.placement is not Placement.SAME else []
 
     def one(name: str) -> Sample:

@@ -47,6 +47,7 @@ enum {
     PLAN_BULK = 2,   /* receive as much as there is, and answer all of it at once */
     PLAN_EVENT = 4,  /* signal the eventfd that came, before each reply */
     PLAN_WINDOW = 8, /* copy what appears at 0 of the memory that came to 0x80, until the socket is closed */
+    PLAN_ROOM = 32,  /* receive with room for descriptors, as whoever wants none of a client's lost must */
     PLAN_COPY = 16,  /* requests are writes of the bench device's command 3 or 4: copy to or from the memory that came */
 };
 

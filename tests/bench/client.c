@@ -22,7 +22,7 @@ typedef struct {
 
 static const char USAGE[] =
     "usage: client OPERATION SOCKET [--seconds S] [--warm S] [--length BYTES] [--poll] [--limit [--peer-polls] "
-    "[--bulk]]\n       [--clients N (of SOCKET with %d)] [--also PID]";
+    "[--bulk] [--room]]\n       [--clients N (of SOCKET with %d)] [--also PID]";
 
 static const operation *find(const operation *operations, const char *name)
 {
@@ -38,7 +38,8 @@ static void open_limit(client *client, const operation *operation)
 
     if (!plan.request && !plan.flags)
         return; /* it is done here */
-    plan.flags |= (client->peer_polls ? PLAN_POLL : 0) | (client->bulk ? PLAN_BULK : 0);
+    plan.flags |= (client->peer_polls ? PLAN_POLL : 0) | (client->bulk ? PLAN_BULK : 0) |
+                  (client->room ? PLAN_ROOM : 0);
     if (plan.request == SHORT + 1)
         plan.request = SHORT + client->length;
     if (plan.reply == SHORT + 1)
@@ -137,7 +138,8 @@ int main(int count, char **arguments)
         { "length", required_argument, NULL, 'l' },  { "poll", no_argument, NULL, 'p' },
         { "limit", no_argument, NULL, 'L' },         { "peer-polls", no_argument, NULL, 'P' },
         { "bulk", no_argument, NULL, 'b' },          { "clients", required_argument, NULL, 'n' },
-        { "also", required_argument, NULL, 'a' },    { 0 },
+        { "also", required_argument, NULL, 'a' },    { "room", no_argument, NULL, 'r' },
+        { 0 },
     };
     client client = { .length = 4096, .socket = -1, .eventfd = -1 };
     const operation *operation;
@@ -156,6 +158,7 @@ int main(int count, char **arguments)
         case 'L': client.limit = true; break;
         case 'P': client.peer_polls = true; break;
         case 'b': client.bulk = true; break;
+        case 'r': client.room = true; break;
         case 'n': clients = (unsigned)strtoul(optarg, NULL, 0); break;
         case 'a': also = (pid_t)strtol(optarg, NULL, 0); break;
         default: die("%s", USAGE);

@@ -9,7 +9,8 @@ typedef struct {
     bool limit;      /* the peer is the limit program */
     bool poll;       /* never sleep */
     bool peer_polls; /* the limit program never sleeps */
-    bool bulk;       /* the limit program receives many at once */
+    bool bulk;       /* the limit program receives many at once, */
+    bool room;       /* with room for descriptors */
     uint32_t length; /* bytes of a DMA */
     int socket;
     uint16_t id;     /* of the next message */

@@ -14,7 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { ROOM = 2 << 20, MAX_COPY = 64 << 10 };
+enum { ROOM = 2 << 20, MAX_COPY = 64 << 10, DESCRIPTORS = 253 /* the kernel's SCM_MAX_FD */ };
 
 static uint8_t in[ROOM], out[ROOM];
 
@@ -53,17 +53,29 @@ static uint8_t *map(int memory, size_t size)
     return mapped;
 }
 
+/* One receive; with `room` as it costs a server that takes descriptors, of which none come here. */
+static ssize_t receive(int socket, uint8_t *data, size_t size, int flags, bool room)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
+    struct iovec part = { data, size };
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+    };
+
+    return room ? recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC) : recv(socket, data, size, flags);
+}
+
 /* Receives, counts, answers, until the client leaves. */
 static void exchange(int socket, const plan *plan, int fd)
 {
     uint8_t *shared = plan->flags & PLAN_COPY ? map(fd, MAX_DMA) : NULL;
-    bool bulk = plan->flags & PLAN_BULK;
+    bool bulk = plan->flags & PLAN_BULK, room = plan->flags & PLAN_ROOM;
     int flags = plan->flags & PLAN_POLL ? MSG_DONTWAIT : 0;
     size_t have = 0;
     uint64_t count = 0, one = 1;
 
     for (;;) {
-        ssize_t got = recv(socket, in + have, bulk ? 64 << 10 : plan->request - have, flags);
+        ssize_t got = receive(socket, in + have, bulk ? 64 << 10 : plan->request - have, flags, room);
         size_t done = 0, replies = 0;
 
         if (got < 0 && (errno == EAGAIN || errno == EINTR))
