@@ -57,7 +57,8 @@ def reaches(mapped: Sequence[Mapped], events: Sequence[Event] = ()) -> list[Reac
             continue
         for event in events:
             window = _window(event)
-            if not window or (event.bar, event.type) != (each.bar, each.type):
+            there = event.bar == each.bar and event.peripheral in (None, each.peripheral)
+            if not window or not there or event.type != each.type:
                 continue
             start = max(event.offset // window * window, each.offset)
             behind = (event.offset + event.size - 1) // window * window + window

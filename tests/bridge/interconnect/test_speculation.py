@@ -55,6 +55,7 @@ def test_a_window_ends_with_its_mapping() -> None:
     (reach,) = reaches([Mapped(0, 0x110, 0x20, NGNRE)], part)
     assert (reach.offset, reach.size) == (0x110, 0x20)
     assert reaches([Mapped(2, 0x100, 0x40, NGNRE)], part) == []
+    assert reaches([Mapped(0, 0x100, 0x40, NGNRE, peripheral=1)], part) == []  # another function's BAR 0
 
 
 def test_through_whose_mapping_a_fifo_loses_an_entry() -> None:
