@@ -16,6 +16,10 @@ from .shrink import Shrunk, part_of
 SAMPLED = 1000
 """Behaviours by which a change is judged where not all of them can be looked at."""
 
+EVERYWHERE = 1000
+"""A program of so few behaviours has barriers tried at all its places, by itself: they may also help because of an
+access that the shrunk one is without, such as an earlier store of the same bytes."""
+
 _BARRIERS: tuple[tuple[int, str, Callable[[], Part]], ...] = (
     (1, "dmb oshst", lambda: dmb("oshst")),
     (3, "dmb oshld", lambda: dmb("oshld")),
@@ -65,11 +69,12 @@ def find_fixes(explored: Found, shrunk: Shrunk) -> tuple[Fix, ...]:
     small: dict[Program, bool] = {}
     found: dict[object, Fix] = {}
     whole = replace(explored.setup, drawn=min(explored.setup.drawn, SAMPLED))
-    for change in sorted(_changes(explored.program, shrunk), key=lambda each: each.cost):
+    everywhere = explored.complete and explored.checked <= EVERYWHERE
+    for change in sorted(_changes(explored.program, shrunk, everywhere), key=lambda each: each.cost):
         if change.group in found:
             continue
         if change.small not in small:
-            small[change.small] = _passes(change.small, explored.setup)
+            small[change.small] = everywhere or _passes(change.small, explored.setup)
         if not small[change.small]:
             continue
         tried = run(change.whole, whole, stop=True)
@@ -84,14 +89,14 @@ def _passes(program: Program, setup: Setup) -> bool:
     return run(program, setup, stop=True).passed
 
 
-def _changes(program: Program, shrunk: Shrunk) -> Iterator[_Change]:
-    yield from _insertions(program, shrunk)
+def _changes(program: Program, shrunk: Shrunk, everywhere: bool) -> Iterator[_Change]:
+    yield from _insertions(program, shrunk, everywhere)
     yield from _releases(program, shrunk)
     yield from _retypings(program, shrunk)
 
 
-def _insertions(program: Program, shrunk: Shrunk) -> Iterator[_Change]:
-    first, last = shrunk.positions[0], shrunk.positions[-1]
+def _insertions(program: Program, shrunk: Shrunk, everywhere: bool) -> Iterator[_Change]:
+    first, last = (0, len(program.events) - 1) if everywhere else (shrunk.positions[0], shrunk.positions[-1])
     for position in range(first + 1, last + 1):
         before, behind = program.events[position - 1], program.events[position]
         if behind.element or behind.barrier is not None:

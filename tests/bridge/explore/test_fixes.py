@@ -162,3 +162,28 @@ class TestProposals:
         assert found.card is not None
         assert found.card.program[0].what == "vCPU 0: store bar0+0x0 8 = 0x807060504030201"
         assert found.card.missing == ("0 before 1: nothing orders two vCPUs but what one of them waits for [A] B2.3",)
+
+
+class Once:
+    """What is at 0x40 must be there when the doorbell rings: whoever stored it."""
+
+    def __init__(self) -> None:
+        self.there = False
+
+    def write(self, bar: int | None, offset: int, data: bytes) -> None:
+        assert self.there or offset != 0x1000, "the entry is there when the doorbell rings"
+        self.there |= offset == 0x40
+
+    def read(self, bar: int | None, offset: int, size: int) -> bytes:
+        return bytes(size)
+
+
+def test_a_barrier_may_help_by_an_access_that_the_shrunk_program_is_without() -> None:
+    """Two aliases of one place: with the DMB between them the first store is before all that follows, and is enough."""
+    program = Program.of(store(0x40, type=NGNRE), store(0x40, type=NGRE), store(0x1000, 4, type=NGNRE))
+    found = explore(program, Once)
+    assert found.shrunk.positions == (1, 2)
+    assert [fix.what for fix in found.fixes if fix.what.startswith("dmb")] == [
+        "dmb oshst before event 1, the store at bar0+0x40",
+        "dmb oshst before event 2, the store at bar0+0x1000",
+    ]
