@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import struct
+from dataclasses import replace
 
 from ...bridge.attributes import combine
 from ...bridge.schemes import NOTHING, SCHEMES, Bar, Decision, Driver, Host, Layout, Piece, Situation
@@ -20,13 +21,13 @@ from ..errors import MatrixError, QemuError
 from ..hello import Hello
 from ..jobs import JobResult
 from ..lanes.installation import Patch
-from ..lanes.kvm import Backing, KvmLane, area
+from ..lanes.kvm import Backing, KvmLane, Look, area
 from ..lanes.places import Place
 from ..linux.boot import BootedLinux, booted_linux
 from ..linux.failures import explain
 from ..operation import PAGE, SLOT
 from ..plan import MAIR, Experiment, GuestRefused, Range, Refusal, Status
-from ..results import Cell, HostCell, Proof, Verdict
+from ..results import Cell, Proof, Verdict
 from ..script import Action, Space, Step
 from .identify import Identity
 from .job import KernelJob
@@ -140,16 +141,9 @@ class CoherentRun(Run):
             lane.problem(where, f"HCR_EL2.FWB must be {int(self.fwb)}, not {int(tables.fwb)}")
         if leaf.memattr != patch.stage2:
             lane.problem(where, f"stage 2 must be {patch.stage2:x}, not {leaf.memattr:x}")
-        host = None if hosts is None else next(iter(hosts.values()))
-        if host != patch.host:
-            lane.problem(where, f"the host's own mapping must be {patch.host}, not {host}")
-        self.host.append(
-            HostCell(
-                "kvm", self.job.cpu, int(self.fwb), SCHEME, "asking", place.name, str(patch.host), str(host),
-                Verdict.AGREE if host == patch.host else Verdict.DISAGREE, Verdict.UNOBSERVABLE,
-                kernel=self.job.release, note="the VMM's own stage 1, found in memory",
-            )
-        )  # fmt: skip
+        host = None if hosts is None else {(place.bar, 0): hosts[area(place.bar, 1)]}
+        page = Patch(replace(place, size=PAGE), patch.stage2, patch.host)
+        self.host.append(self._host_cell(lane, Look(tables, host), place.name, page))
         self.cells += [self._cell(lane, place.name, patch, leaf, s1, None) for s1 in TYPES]
         for slot, s1 in enumerate(TYPES, start=1):
             seen = await self._store(place, slot * SLOT, start, MAIR.index(s1.byte))

@@ -165,6 +165,17 @@ def test_a_cacheable_mapping_is_refused_without_fwb(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(2400)
+def test_a_host_that_does_not_run_at_el2_does_not_show_its_own_mapping(tmp_path: Path) -> None:
+    """Cortex-A72 has no FEAT_VHE: its processes' tables are not in use while a virtual machine runs."""
+    done = kvm("--expect", "cacheable-follow", "--cpu", "cortex-a72", "--json", str(tmp_path / "report"))
+    assert done.exit_code == 0, done.output
+    found = msgspec.json.decode((tmp_path / "report").read_bytes(), type=Matrix)
+    assert [(cell.range, cell.type, cell.observed, cell.verdict) for cell in found.host] == [
+        ("resmem", "44", None, Verdict.UNOBSERVABLE)
+    ]
+
+
+@pytest.mark.timeout(2400)
 def test_pages_that_are_asked_to_be_cacheable_have_no_memslot_without_fwb(tmp_path: Path) -> None:
     """KVM could not keep them coherent: kvm_arch_prepare_memory_region() refuses the slot."""
     done = kvm("--expect", "mmap-writecombine", "--cpu", "neoverse-n1", "--json", str(tmp_path / "report"))
