@@ -27,6 +27,8 @@ _KEPT = 12
 _READY = "pyvfio-user init: ready for devices"
 _UART_FLAGS, _UART_EMPTY = 0x0900_0018, 1 << 4
 """UARTFR of the console, a PL011, and its bit RXFE: nothing was received."""
+_E2H = 1 << 34
+"""HCR_EL2.E2H: the kernel runs at EL2 itself (FEAT_VHE)."""
 _TIMERS = {"CNTHP_CVAL_EL2": 0xD51C_E240, "CNTHV_CVAL_EL2": 0xD51C_E340}
 """What EL2's timers wait for, each with the instruction that writes it from X0: MSR (Arm ARM DDI 0487, C6.2)."""
 
@@ -92,6 +94,8 @@ async def _restart_timers(stub: GdbStub) -> None:
 
     A kernel with VHE has its own timer there, and would wait for that before all later ones.
     """
+    if not await stub.register("HCR_EL2") & _E2H:  # one that runs at EL1 has EL1's timers, which QEMU does keep
+        return
     while await stub.register("CPSR") >> 2 & 3 != 2:
         await stub.run_on(0.001)
     for name, write in _TIMERS.items():

@@ -37,9 +37,9 @@ FUNCTION = PciFunction(0x1234, 0xBE50, 0, 0, (0x1000_0000, 0, 0x1010_0000, 0, 0,
 HELLO = Hello._make((*[0] * 14, 0, (FUNCTION,), 0))
 
 
-@pytest.mark.parametrize("kernel", ["6.12", "7.3"])
-def test_a_scenario_from_a_snapshot(kernel: str) -> None:
-    arguments = ["kvm", "--kernel", kernel, "--cpu", "neoverse-n1", "--scenario", "doorbell"]
+@pytest.mark.parametrize(("kernel", "cpu"), [("6.12", "neoverse-n1"), ("7.3", "neoverse-n1"), ("7.3", "cortex-a72")])
+def test_a_scenario_from_a_snapshot(kernel: str, cpu: str) -> None:
+    arguments = ["kvm", "--kernel", kernel, "--cpu", cpu, "--scenario", "doorbell"]
     for _ in range(2):  # the first may have to take the snapshot
         done = CliRunner().invoke(main, arguments, prog_name="pyvfio-user")
         assert done.exit_code == 0, done.output
