@@ -18,7 +18,7 @@ An event is 64 bytes, little-endian; `bridge/hotpath/event.h` says the same to C
     56     2     flags        `Flag`; bit 14: HCR_EL2.FWB
     58     1     stage1       byte of MAIR_ELx, after SCTLR_ELx.M and .C and HCR_EL2.DC
     59     1     stage2       MemAttr[3:0] of the descriptor; 16: no stage 2
-    60     1     type         the effective type, as PAR_EL1.ATTR has it on a CPU that follows the architecture
+    60     1     type         the effective type, without XS, as PAR_EL1.ATTR has it by the architecture
     61     1     known        bit 0: stage1, bit 1: stage2, bit 2: type; else the field says nothing
     62     1     el           exception level, 0 to 3; 0xff: unknown
     63     1     reserved     0

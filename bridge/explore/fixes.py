@@ -99,8 +99,8 @@ def _insertions(program: Program, shrunk: Shrunk, everywhere: bool) -> Iterator[
     first, last = (0, len(program.events) - 1) if everywhere else (shrunk.positions[0], shrunk.positions[-1])
     for position in range(first + 1, last + 1):
         before, behind = program.events[position - 1], program.events[position]
-        if behind.element or behind.barrier is not None:
-            continue  # within an instruction; or as good behind the barrier that is there
+        if behind.element or behind.kind in (Kind.BARRIER, Kind.DGH):
+            continue  # within an instruction; or as good behind the barrier or hint that is there
         there = sum(each < position for each in shrunk.positions)
         for vcpu in {before.vcpu, behind.vcpu} - {DEVICE}:
             parts = [(cost, name, make()) for cost, name, make in _BARRIERS]

@@ -13,6 +13,7 @@ from pyvfio_user.bridge.interconnect import (
     Part,
     Program,
     burst,
+    dgh,
     dmb,
     dsb,
     ldar,
@@ -187,3 +188,10 @@ def test_a_barrier_may_help_by_an_access_that_the_shrunk_program_is_without() ->
         "dmb oshst before event 1, the store at bar0+0x40",
         "dmb oshst before event 2, the store at bar0+0x1000",
     ]
+
+
+def test_a_barrier_goes_behind_a_hint() -> None:
+    program = Program.of(burst(0x40, 16), dgh(), store(0x1000, 4, 1, type=NGNRNE))
+    (barrier, *_) = explore(program, Sender).fixes
+    assert barrier.what == "dmb oshst before event 3, the store at bar0+0x1000"
+    assert not any("event 2" in fix.what for fix in explore(program, Sender).fixes)
