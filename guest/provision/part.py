@@ -148,7 +148,8 @@ def fetch(
             check(new / part)
         except ValueError as reason:
             raise ProvisionError(f"the fetched {debian.name} cannot be used: {reason}", debian.remedy) from reason
-        final = folder / versions[debian.packages[0]].rpartition(":")[2]  # no epoch: a colon would end an entry of PATH
+        # No epoch: its colon would end an entry of PATH; no tilde: commands that are shown would have to quote it.
+        final = folder / versions[debian.packages[0]].rpartition(":")[2].replace("~", "-")
         settle(new, final)
     return check(final / part)
 

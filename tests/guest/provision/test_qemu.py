@@ -86,7 +86,7 @@ def test_the_search_goes_from_the_environment_over_path_to_the_cache(
     with pytest.raises(ProvisionError, match=r"^no QEMU with vfio-user-pci was found in \$QEMU_SYSTEM_AARCH64"):
         nothing.require()
     (cache / "qemu/11.1.3").mkdir(parents=True)
-    cached = fake_qemu(cache / "qemu/11.1.3/qemu-system-aarch64-fake")
+    cached = fake_qemu(cache / "qemu/11.1.3-bpo13+1/qemu-system-aarch64-fake")
     assert find_qemu().found == QemuBinary(cached, "11.1.3", "cache")
     on_path = fake_qemu(tmp_path / "path/qemu-system-aarch64-fake", version="12.0.1")
     assert find_qemu().found == QemuBinary(on_path, "12.0.1", "PATH")
@@ -106,8 +106,8 @@ def test_a_qemu_is_fetched_once_whole_and_runs_through_its_wrapper(
     use(debian, monkeypatch)
     progress, text = quiet()
     qemu = provide_qemu(progress)
-    assert qemu == QemuBinary(cache / "qemu/11.1.3/qemu-system-aarch64-fake", "11.1.3", "cache")
-    assert sorted(path.name for path in (cache / "qemu").iterdir()) == [".lock", "11.1.3"]
+    assert qemu == QemuBinary(cache / "qemu/11.1.3-bpo13+1/qemu-system-aarch64-fake", "11.1.3", "cache")
+    assert sorted(path.name for path in (cache / "qemu").iterdir()) == [".lock", "11.1.3-bpo13+1"]
     assert debian.sources == "".join(
         f"deb [signed-by={keyring} arch=amd64] http://mirror.example/archive {suite} main\n"
         for suite in ("trixie", "trixie-backports")
@@ -135,7 +135,7 @@ def test_two_setups_at_once_fetch_one_qemu(
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(3, mp_context=context) as pool:
         paths = set(pool.map(provide, range(3)))
-    assert paths == {str(cache / "qemu/11.1.3/qemu-system-aarch64-fake")}
+    assert paths == {str(cache / "qemu/11.1.3-bpo13+1/qemu-system-aarch64-fake")}
     assert len(debian.calls) == 2
 
 
