@@ -62,8 +62,8 @@ class FakeDebian:
         for place in ("usr/lib64", "DEBIAN"):
             (tree / place).mkdir(parents=True)
         fake_qemu(tree / "usr/lib64/ld-linux-x86-64.so.2", **answers)
-        control = "Package: qemu-system-arm\nVersion: 1:11.1.3~bpo13+1\nArchitecture: amd64\nMaintainer: a\nDescription: fake\n"
-        (tree / "DEBIAN/control").write_text(control)
+        control = "Package: qemu-system-arm\nVersion: 1:11.1.3~bpo13+1\nArchitecture: amd64\nMaintainer: a\n"
+        (tree / "DEBIAN/control").write_text(control + "Description: fake\n")
         package = folder / "qemu-system-arm_1%3a11.1.3~bpo13+1_amd64.deb"
         subprocess.run(["dpkg-deb", "--build", tree, package], check=True, capture_output=True)
         script(self.bin / "apt-get", _APT.format(log=self._log, package=package, update=update))

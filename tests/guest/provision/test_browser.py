@@ -61,7 +61,7 @@ def test_it_is_fetched_once_without_what_only_graphics_cards_need(cache: Path, m
     asked = fetched(monkeypatch)
     assert find_browser() is None
     browser = provide_browser(quiet())
-    folder = cache / "156.0.1.2-1~deb13u1"
+    folder = cache / "156.0.1.2-1-deb13u1"
     assert browser == Browser(folder / "chromium-headless-shell", "156.0.1.2")
     assert [path.name for path in (folder / "root/usr/lib/x86_64-linux-gnu").iterdir()] == ["libz.so.1"]
     assert provide_browser(quiet()) == find_browser() == browser
