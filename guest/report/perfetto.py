@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STEP_NS = 1_000
 """Nanoseconds of the trace's clock that a step is drawn as."""
 _SEQUENCE = 1
-_PROCESS = 1
+_TOP = 1
 _FIRST_LANE = 10
 _GROUPS = {
     LaneKind.VCPU: "vCPUs",
@@ -43,7 +43,7 @@ class _Writer:
     def __init__(self, timeline: Timeline, builder: TraceProtoBuilder) -> None:
         self._timeline = timeline
         self._builder = builder
-        self._groups = {kind: _PROCESS + 1 + at for at, kind in enumerate(LaneKind)}
+        self._groups = {kind: _TOP + 1 + at for at, kind in enumerate(LaneKind)}
         self._into: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._out: dict[tuple[int, int], list[int]] = defaultdict(list)
         for flow, arrow in enumerate(timeline.arrows, 1):
@@ -60,19 +60,18 @@ class _Writer:
             fill(packet.track_event)
 
     def _describe(self) -> None:
-        """The tracks: a process for the timeline, a group for each kind of lane, a track a lane, a counter a buffer."""
+        """The tracks: the timeline's, below it a group for each kind of lane, a track a lane, a counter a buffer."""
         timeline = self._timeline
         notes = [timeline.subtitle, *timeline.notes, "the clock counts steps: an order, not durations"]
         if timeline.left_out:
             notes.append(f"{timeline.left_out:,} events are left out: only the first {timeline.events:,} are shown")
-        process = self._track(_PROCESS)
-        process.process.pid = _PROCESS
-        process.process.process_name = f"{timeline.title} ({timeline.subtitle})"
-        process.description = "\n".join(notes)
-        process.child_ordering = process.EXPLICIT
+        # No process's track: of one, Perfetto orders the tracks below by their names.
+        top = self._track(_TOP, name=f"{timeline.title} ({timeline.subtitle})")
+        top.description = "\n".join(notes)
+        top.child_ordering = top.EXPLICIT
         for rank, (kind, name) in enumerate(_GROUPS.items()):
             if any(lane.kind is kind for lane in timeline.lanes):
-                group = self._track(self._groups[kind], _PROCESS, name, rank)
+                group = self._track(self._groups[kind], _TOP, name, rank)
                 group.child_ordering = group.EXPLICIT
         for number, lane in enumerate(timeline.lanes):
             name = f"{lane.name} ({lane.how.value})"
@@ -89,9 +88,9 @@ class _Writer:
         packet.trusted_packet_sequence_id = _SEQUENCE
         track = packet.track_descriptor
         track.uuid = uuid
+        track.name = name
         if parent:
             track.parent_uuid = parent
-            track.name = name
             track.sibling_order_rank = rank
         return track
 

@@ -1,6 +1,6 @@
 """Perfetto traces, parsed back: tracks, slices that nest, counters, and flows that join the right slices.
 
-Perfetto's own query engine is a binary that no package brings: the trace is read here by the rules that it has.
+They are read here by the rules that Perfetto has; `pages/test_perfetto_ui.py` has its own viewer read one.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ class Read:
     def path(self, uuid: int) -> list[str]:
         """The names of a track and of those above it."""
         track = self.tracks[uuid]
-        name = track.process.process_name if track.HasField("process") else track.name
-        return [*(self.path(track.parent_uuid) if track.parent_uuid else []), name]
+        return [*(self.path(track.parent_uuid) if track.parent_uuid else []), track.name]
 
 
 @pytest.fixture(params=[buffered, lambda: buffered(6), lambda: failing().timeline], ids=["short", "long", "failing"])
@@ -125,25 +124,25 @@ def test_counters_are_the_fill(timeline: Timeline) -> None:
 def test_tracks_stand_in_groups_from_the_guest_to_the_device() -> None:
     timeline = failing().timeline
     found = Read(trace(timeline))
-    process = "whole (a legal order of arrival that breaks it, from all 8 legal behaviours; seed 0)"
+    top = "whole (a legal order of arrival that breaks it, from all 8 legal behaviours; seed 0)"
     ranked = sorted((uuid for uuid in found.tracks), key=lambda uuid: found.tracks[uuid].sibling_order_rank)
     groups = [found.path(uuid)[1] for uuid in ranked if len(found.path(uuid)) == 2]
     assert groups == ["vCPUs", "write buffers", "link", "device", "interrupts"]
     lanes = [found.path(uuid) for uuid in ranked if len(found.path(uuid)) == 3]
     assert lanes == [
-        [process, "vCPUs", "vCPU 0 (given)"],
-        [process, "write buffers", "waiting 0 (modelled)"],
-        [process, "write buffers", "waiting 0: fill in bytes"],
-        [process, "write buffers", "waiting 1 (modelled)"],
-        [process, "write buffers", "waiting 1: fill in bytes"],
-        [process, "link", "to the device (modelled)"],
-        [process, "device", "Nic (replayed)"],
-        [process, "interrupts", "interrupts (replayed)"],
+        [top, "vCPUs", "vCPU 0 (given)"],
+        [top, "write buffers", "waiting 0 (modelled)"],
+        [top, "write buffers", "waiting 0: fill in bytes"],
+        [top, "write buffers", "waiting 1 (modelled)"],
+        [top, "write buffers", "waiting 1: fill in bytes"],
+        [top, "link", "to the device (modelled)"],
+        [top, "device", "Nic (replayed)"],
+        [top, "interrupts", "interrupts (replayed)"],
     ]
     assert {found.tracks[uuid].child_ordering for uuid in found.tracks if len(found.path(uuid)) < 3} == {
         TrackDescriptor.EXPLICIT
     }
-    (top,) = [track for track in found.tracks.values() if track.HasField("process")]
+    (top,) = [track for track in found.tracks.values() if not track.parent_uuid]
     assert "the clock counts steps: an order, not durations" in top.description
     assert all(note in top.description for note in timeline.notes)
 
@@ -167,7 +166,7 @@ def test_from_the_store_to_the_interrupt() -> None:
 def test_what_is_left_out_is_said() -> None:
     timeline = buffered()
     timeline.left_out = 1234
-    (top,) = [track for track in Read(trace(timeline)).tracks.values() if track.HasField("process")]
+    (top,) = [track for track in Read(trace(timeline)).tracks.values() if not track.parent_uuid]
     assert f"1,234 events are left out: only the first {timeline.events} are shown" in top.description
 
 
