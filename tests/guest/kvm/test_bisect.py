@@ -11,8 +11,8 @@ import pytest
 
 from pyvfio_user.guest.results import Matrix
 
-LACKING = "./Image"
-"""A kernel that lacks what it takes."""
+LACKING = "./Image --config config"
+"""A kernel that lacks what it takes, as its configuration says."""
 COMMITS = ["6.12", "6.12", LACKING, "6.12", "6.1", "6.1"]
 """The kernel of each commit: Linux 6.9 relaxed the policy, so that those with 6.1 are bad."""
 STATUSES = {"6.12": "0", LACKING: "125", "6.1": "1"}
@@ -42,7 +42,7 @@ def test_the_commit_that_changed_the_policy_is_found(tmp_path: Path) -> None:
     script = tmp_path / "look"
     script.write_text(
         "#!/bin/sh\n"
-        f"{Path(sys.executable).with_name('pyvfio-user')} kvm --kernel $(cat kernel) --config config --cpu neoverse-n1 "
+        f"{Path(sys.executable).with_name('pyvfio-user')} kvm --kernel $(cat kernel) --cpu neoverse-n1 "
         f"--expect vma-allow-any-uncached --json {reports}/$(cat number)\n"
         f"status=$?; echo $(cat number) $status >> {tmp_path}/statuses; exit $status\n"
     )
