@@ -149,6 +149,7 @@ enum {
     TX_FOR_PYTHON = 512 << 10,  /* room that replies to region accesses leave */
     TX_STEP = 16 << 10,         /* bytes in one send, unless one message has more */
     RX_FDS = (1 + RX_PIECES) * PVU_MAX_FDS,
+    RX_OVERLOOKED = 64,         /* messages, perhaps sent in two pieces each, of which the kernel may miss the last */
 };
 
 /* An access under way: it may stop at any span for Python's sake, and go on after it. */
@@ -185,6 +186,7 @@ struct pvu_session {
     bool over;         /* the socket is of no more use; */
     bool told;         /* and PVU_CLOSED said so */
     bool grown;        /* more than BUFFERS_KEPT bytes of a buffer were used */
+    uint32_t unlooked; /* messages since the last receive of our own */
     int error;         /* errno that ended it, 0 for the peer's leaving */
     pvu_session *next;
     int deferred;      /* what came up when Python had just finished, told at the next opportunity: */

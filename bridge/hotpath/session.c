@@ -188,6 +188,22 @@ static int serve_message(pvu_session *session, const wire_header *header, pvu_ev
     return result;
 }
 
+/*
+ * Linux loses a wake-up of a receive that it repeats of its own accord (seen with 6.18): when 128 sends came before it got
+ * to run, it goes by a flag (IO_POLL_RETRY_FLAG in io_uring/poll.c) that it clears before it gives up its 128 references,
+ * and a message in between sets it in vain. That message waits for the next, which never comes where the client waits for
+ * an answer. So after many messages the socket is looked at once more, which is in order: the kernel receives in our calls
+ * alone, and all that those brought is here.
+ */
+static bool overlooked(pvu_session *session)
+{
+    if (!session->receiving || session->cancelled || session->over || session->blocked ||
+        session->unlooked < RX_OVERLOOKED)
+        return false;
+    session->unlooked = 0;
+    return session_receive(session);
+}
+
 int session_serve(pvu_session *session, pvu_event *event)
 {
     wire_header header;
@@ -207,6 +223,7 @@ int session_serve(pvu_session *session, pvu_event *event)
         }
         if (unread < header.size)
             break;
+        session->unlooked++;
         result = serve_message(session, &header, event);
         if (result == ACCESS_BLOCKED) {
             size_t before = session->tx_tail - session->tx_head;
@@ -223,7 +240,9 @@ int session_serve(pvu_session *session, pvu_event *event)
     session_send(session);
     if (result <= PVU_NONE)
         result = session->device->ring_count ? access_doorbells(session, event) : PVU_NONE;
-    if (result == PVU_NONE)
+    if (result == PVU_NONE && overlooked(session))
+        poller_enqueue(session->poller, session);
+    else if (result == PVU_NONE)
         poller_receive(session->poller, session);
     return result;
 }

@@ -91,8 +91,10 @@ size_t receive_all(int socket, void *data, size_t size, bool poll)
     while (done < size) {
         ssize_t got = recv(socket, (char *)data + done, size - done, poll ? MSG_DONTWAIT : 0);
 
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        if (got < 0 && (errno == EINTR || (errno == EAGAIN && poll)))
             continue;
+        if (got < 0 && errno == EAGAIN)
+            die("no answer came in time");
         if (got < 0)
             die("cannot receive: %s", strerror(errno));
         if (got == 0 && done)

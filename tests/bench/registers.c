@@ -4,7 +4,10 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 enum { TURNS = 64 }; /* round trips between two looks at the clock */
@@ -95,6 +98,34 @@ static uint64_t run_posted(client *client)
     return post(client, 1);
 }
 
+/* An answer that does not come is to end the client, as it ends QEMU's. */
+static void prepare_bursts(client *client)
+{
+    struct timeval longest = { .tv_sec = 5 };
+
+    if (setsockopt(client->socket, SOL_SOCKET, SO_RCVTIMEO, &longest, sizeof(longest)) < 0)
+        die("cannot bound the wait for an answer: %s", strerror(errno));
+}
+
+/* One burst of tests/soak/bursts.py: the first write keeps the device busy, and the read comes at about its end. */
+static uint64_t run_burst(client *client)
+{
+    uint32_t value = client->count++ & 0xffff;
+    message write = access_request(client, REGION_WRITE, REG_HANDLED, value | 1u << 31);
+    double moment = now() + 250e-6 + rand() % 20000 * 1e-8;
+
+    write.header.flags = F_NO_REPLY;
+    for (int left = 140 + rand() % 100; left; left--) {
+        send_all(client->socket, &write, LONG, -1);
+        write.data = value;
+    }
+    while (now() < moment)
+        ;
+    if (access_read(client, REG_HANDLED) != value)
+        die("a read must find what was written last, %#x", value);
+    return 1;
+}
+
 static uint64_t run_batched(client *client)
 {
     return post(client, BATCH);
@@ -168,6 +199,7 @@ const operation register_operations[] = {
     { "handled-read", { SHORT, LONG, 1, 0 }, handled, run_handled_read, NULL },
     { "handled-write", { LONG, SHORT, 1, 0 }, NULL, run_handled_write, NULL },
     { "posted", { LONG, SHORT, CHUNK + 1, 0 }, NULL, run_posted, written },
+    { "bursts", { 0 }, prepare_bursts, run_burst, NULL },
     { "posted-batched", { LONG, SHORT, CHUNK + 1, 0 }, NULL, run_batched, written },
     { "reads-in-flight", { SHORT, LONG, 1, 0 }, scratch, run_in_flight, NULL },
     { "interrupt", { LONG, SHORT, 1, PLAN_EVENT, 0 }, session_enable_msix, run_interrupt, NULL },

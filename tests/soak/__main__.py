@@ -1,4 +1,7 @@
-"""10,000 connects, then a QEMU for SOAK_SECONDS (600): exit status 1 when the server keeps anything of them."""
+"""10,000 connects, bursts for a tenth of SOAK_SECONDS (600), and a QEMU for all of it.
+
+Exit status 1 when the server keeps anything of the clients, or leaves a read unanswered.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from pyvfio_user.guest.qtest import qtest_machine
 
 from ..bridge.bench import BenchDevice
 from ..qemu.hotplug import ROOT_PORT, MsiOnly
+from .bursts import bursts
 from .connects import session
 from .machine import Soak
 from .resources import Resources, table
@@ -53,9 +57,11 @@ async def soak_machine(folder: Path, seconds: float) -> list[tuple[str, Resource
 
 
 async def soak(seconds: float) -> int:
-    """Both, one after the other, and the table."""
+    """All, one after the other, and the table."""
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-soak-") as folder:
-        rows = [*await soak_connects(Path(folder)), *await soak_machine(Path(folder), seconds)]
+        rows = await soak_connects(Path(folder))
+        print(f"{bursts(Path(folder), seconds / 10):,} bursts, each read behind them answered")
+        rows += await soak_machine(Path(folder), seconds)
     print(table(rows))
     status = 0
     for (_, before), (name, after) in (rows[:2], rows[2:]):

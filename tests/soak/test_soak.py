@@ -14,6 +14,7 @@ from pyvfio_user.guest.fixtures import ServeDevice, StartQtest
 
 from ..bridge.bench import BenchDevice
 from ..qemu.hotplug import ROOT_PORT, MsiOnly
+from .bursts import bursts
 from .connects import session
 from .machine import Soak
 from .resources import SLACK, Resources, table
@@ -32,6 +33,10 @@ def test_four_hundred_connects_leave_nothing(tmp_path: Path) -> None:
 
     before, after = run(connects())
     assert after.grown(before) == {}
+
+
+def test_reads_behind_bursts_are_answered(tmp_path: Path) -> None:
+    assert bursts(tmp_path, 1) > 10
 
 
 @pytest.mark.asyncio
