@@ -83,7 +83,7 @@ class Qemu:
         return f"QEMU's command:\n  {shlex.join(self.command)}\nthe console's last lines:{console}"
 
     async def __aenter__(self) -> Self:
-        """Start QEMU and connect to its monitor. Raises `QemuError` when it does not come up."""
+        """Start QEMU and connect to its monitor. Raises `QemuError` when it fails before; it may have ended well."""
         self._directory = Path(tempfile.mkdtemp(prefix="pyvfio-user-qemu-"))
         try:
             await self._start()
@@ -110,7 +110,12 @@ class Qemu:
         self._watchdog = asyncio.get_running_loop().call_later(self.timeout, self._expire)
         self._reader = asyncio.create_task(self._read_console())
         self._ending = asyncio.create_task(self._process.wait())
-        await self.bounded(self.qmp.accept())
+        try:
+            await self.bounded(self.qmp.accept())
+        except QemuError:
+            if self._timed_out or not self._ending.done() or self._ending.result():
+                raise
+            # A short guest: it has done its work, and QEMU ended, before the monitor was connected.
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -97,6 +97,16 @@ async def test_qemu_that_quits(command: list[str]) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_guest_that_has_ended_before_the_monitor_was_connected(tmp_path: Path) -> None:
+    """A short one, on a busy machine: that it ended well is told as at any other time."""
+    async with Qemu([str(script(tmp_path / "qemu", "#!/bin/sh\necho done\n"))]) as vm:
+        assert await vm.wait() == 0
+        assert vm.console_tail() == ["done"]
+        with pytest.raises(QemuError, match=r"^QEMU ended with exit status 0\n"):
+            await vm.execute("query-status")
+
+
+@pytest.mark.asyncio
 async def test_a_message_that_is_left_unanswered_is_explained_by_the_end_of_qemu(command: list[str]) -> None:
     """The device notices that its client is gone before QEMU has ended."""
     async with Qemu(command) as vm:
