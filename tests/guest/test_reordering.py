@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from pyvfio_user.bridge.stream import read_trace
 from pyvfio_user.devices import RO, Bar, Device, Doorbell, PciId, Register, Registers, WriteCombineWindow
 from pyvfio_user.guest import payload
 from pyvfio_user.guest.cli import main
-from pyvfio_user.guest.errors import QemuError
 from pyvfio_user.guest.machines import PATIENT, load_config
 from pyvfio_user.guest.provision.compiler import find_compiler
 from pyvfio_user.guest.provision.kernel import provide_kernel
@@ -80,38 +78,15 @@ class Run:
 
 
 async def drive(qemu: Path, options: Sequence[str], folder: Path, seed: int, *, machine: str = "el2") -> Run:
-    """Boot a guest that drives a Sender.
-
-    Of some 550 such runs two hung, for a reason that is not known yet: that is told as a warning, with where the run
-    stood, and the run is done once more. Nothing else that goes wrong is done again.
-    """
-    try:
-        return await drive_once(qemu, options, folder, seed, machine)
-    except Hung as hung:
-        warnings.warn(str(hung), stacklevel=2)
-        return await drive_once(qemu, options, folder, seed, machine)
-
-
-class Hung(Exception):
-    """QEMU had to be killed."""
-
-
-async def drive_once(qemu: Path, options: Sequence[str], folder: Path, seed: int, machine: str) -> Run:
-    """`wait` is long: with a pause in it, a run would not be the same again."""
+    """Boot a guest that drives a Sender. `wait` is long: with a pause in it, a run would not be the same again."""
     sender = Sender()
     socket = folder / "sender.sock"
     async with reordering([sender], seed, wait=30) as ways, serve(ways.fronts[0], socket):
         extra = ["-semihosting-config", "enable=on", *options, *ways.options]
         config = load_config(machine)
         command = config.command(qemu, [socket], properties=PATIENT, slots=ways.slots, extra=extra)
-        async with Qemu(command, timeout=30) as vm:
-            try:
-                await vm.wait()
-            except QemuError as error:
-                if "was killed" in str(error):
-                    where = f"{sender.rung} rung, {ways.labels.events} labels, {ways.fronts[0].tally}"
-                    raise Hung(f"{where}: {error}") from error
-                raise
+        async with Qemu(command) as vm:
+            await vm.wait()
             said = vm.console_tail(1)[0]
     assert sender.rung == ENTRIES, said
     return Run(sender.torn, said, ways.fronts[0].tally)
