@@ -1,4 +1,4 @@
-"""All legal behaviours of a small program: counted, enumerated (in C), sampled, checked (in C).
+"""All legal behaviours of a small program: enumerated (in C), sampled, checked (in C), and counted (`counting`).
 
 A behaviour is an ordered partition of the effects that arrive: linear extensions of the order, with gathering. With
 passive effects, two are equivalent when a device that only looks at the others cannot tell them apart: the other
@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import DefinitionError
 from ..hotpath._native import ffi, lib
+from .counting import count_of
 from .effects import Effect, Effects, Op
 from .invariants import Invariant, data_in, only_image
 from .order import Order, Rows, bits
@@ -29,7 +30,8 @@ Behaviour = tuple[int, ...]
 MOST_EFFECTS = 64
 MOST_OPTIONAL = 12
 MOST_STEPS = 3_000_000
-"""That a count takes, from one set that has arrived to the next: seconds. Twenty stores to one line take two thirds."""
+"""Before behaviours can be drawn, from one set that has arrived to the next: seconds. For twenty stores to one line it
+takes two thirds of that."""
 _BATCH = 1024
 
 
@@ -156,6 +158,8 @@ class Behaviours:
     @cached_property
     def reduced_count(self) -> int:
         """How many a device can tell apart that does not look at passive bytes."""
+        if not self.passive:
+            return self.count
         return sum(counter.count() for counter in self._counters(self.passive))
 
     def __iter__(self) -> Iterator[Behaviour]:
@@ -243,14 +247,6 @@ class Behaviours:
 
 def _counters(variants: Iterable[tuple[int, Rows]], passive: int) -> list[_Counter]:
     return [_Counter(rows, (1 << len(rows.before)) - 1 & ~absent, passive & ~absent) for absent, rows in variants]
-
-
-def count_of(variants: Iterable[tuple[int, Rows]]) -> int:
-    """How many behaviours there are by a relation alone, as `Order.variants` gives it.
-
-    Raises DefinitionError when that takes too many steps.
-    """
-    return sum(counter.count() for counter in _counters(variants, 0))
 
 
 def twins(rows: Rows, present: int, passive: int = 0) -> list[list[int]]:

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
 
 from ...bridge.errors import DefinitionError
-from ...bridge.explore.sampling import freedom
 from ...bridge.interconnect import RULES, Behaviour, Effects, Order, Packets, Profile, Program, Rules
-from ...bridge.interconnect.behaviours import MOST_EFFECTS, count_of
+from ...bridge.interconnect.counting import count_of
 from ...bridge.interconnect.order import Rows, bits
 from ...bridge.stream import Kind
 from .programs import SIZE, WINDOW_BAR
-
-MOST_FREE = 20
-"""Effects that one effect may have no order with, for a program to be counted: with more it takes seconds, or years."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +107,7 @@ def _parts(found: Effects) -> tuple[int, int]:
     return payload, len(found) - 1
 
 
-@cache
 def _count(relation: tuple[tuple[int, Rows], ...]) -> int | None:
-    if len(relation[0][1].before) > MOST_EFFECTS or freedom(relation[0][1]) > MOST_FREE:
-        return None
     try:
         return count_of(relation)
     except DefinitionError:

@@ -212,9 +212,9 @@ def test_programs_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
         behaviours(Program.of(*[speculative(8 * n) for n in range(13)]))
     assert behaviours(Program.of(burst(0, 512, type=NGNRE))).count == 1
     monkeypatch.setattr(sys.modules[Behaviours.__module__], "MOST_STEPS", 6560)
-    assert behaviours(Program.of(burst(0, 56))).count == 47_293
+    assert len(behaviours(Program.of(burst(0, 56))).sample(0)) <= 7
     with pytest.raises(DefinitionError, match=r"^a count must take at most 6560 steps: let a profile run instead$"):
-        _ = behaviours(Program.of(burst(0, 512))).count
+        behaviours(Program.of(burst(0, 512))).sample(0)
 
 
 def surjections(stores: int, blocks: int) -> int:
