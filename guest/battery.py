@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from .doorbells import DOORBELLS
 from .idioms import IDIOMS
 from .operation import SLOT, Access, Element, Kind, Op, Update
 
@@ -226,6 +227,7 @@ BATTERY: tuple[Op, ...] = (
     _DC_ZVA,
     _ST64B,
     *IDIOMS,
+    *DOORBELLS.values(),
     _translate("s1e1r", 1),
     _translate("s1e1w", 1),
     _translate("s12e1r", 2),
@@ -247,8 +249,8 @@ def named(*names: str) -> tuple[Op, ...]:
     return tuple(BATTERY[INDEX[name]] for name in names)
 
 
-FULL = BATTERY
-"""The whole battery."""
+FULL = tuple(op for op in BATTERY if not op.once)
+"""The whole battery, but for `doorbells.PROGRAMS`."""
 
 SHORT = named("ldr-w", "str-x", "str-x+1", "stp-x", "at-s1e1r", "at-s12e1r", "at-s1e2r")
 """A few of each class: for mappings whose pair of types had the full battery already."""

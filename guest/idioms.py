@@ -2,7 +2,7 @@
 
 Each is written here as straight-line code for one size and alignment, after: Linux ``__iowrite64_copy`` (arm64, since
 6.10) and its 32-bit twin, ``memcpy_toio``/``memcpy_fromio``, the mlx5 write-combining self-test (``st1``), rdma-core's
-64-byte copy (``st4``), a C library's ``memcpy`` and ``memset``, and a payload followed by a doorbell.
+64-byte copy (``st4``), and a C library's ``memcpy`` and ``memset``. `doorbells` has a payload followed by a doorbell.
 """
 
 from __future__ import annotations
@@ -110,22 +110,6 @@ LIBC_MEMSET = Op(
 """Clears 112 bytes at +16: aligned stores up to the next 64-byte block, then DC ZVA."""
 
 
-def _doorbell(name: str, barrier: str | None, *, release: bool = False) -> Op:
-    """A 64-byte payload, a barrier, then a 4-byte store to the doorbell at x2."""
-    ring = "stlr w11, [x2]" if release else "str w11, [x2]"
-    return Op(
-        name=f"payload-{name}-doorbell",
-        kind=Kind.STORE,
-        access=Access.IDIOM,
-        setup=(*_PAYLOAD_LOAD, "ldr w11, [x1, #64]"),
-        asm=(*_PAYLOAD_STORE, *((barrier,) if barrier else ()), ring),
-        size=64,
-        elements=_consecutive(8, 8),
-        doorbell=True,
-        barrier="stlr" if release else barrier,
-    )
-
-
 IDIOMS: tuple[Op, ...] = (
     IOWRITE64,
     IOWRITE32,
@@ -134,9 +118,4 @@ IDIOMS: tuple[Op, ...] = (
     ST4,
     LIBC_MEMCPY,
     LIBC_MEMSET,
-    _doorbell("none", None),
-    _doorbell("dmb", "dmb oshst"),
-    _doorbell("dsb", "dsb st"),
-    _doorbell("dgh", _DGH),
-    _doorbell("stlr", None, release=True),
 )

@@ -132,6 +132,8 @@ class Op:
     """The operation ends with a 4-byte store of pattern[64:68] to a second address, the doorbell's."""
     barrier: str | None = None
     """What stands between the payload and the doorbell."""
+    once: bool = False
+    """Run in the first mode of a battery alone, where the device keeps a record: that is all it is for."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset < SLOT:

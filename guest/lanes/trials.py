@@ -91,7 +91,7 @@ def _trials(
     for op in ops:
         if op.kind is Kind.TRANSLATE or (op.feature is not None and op.feature not in features):
             continue
-        for el, warm in modes:
+        for el, warm in modes[:1] if op.once else modes:
             if el not in op.levels:
                 continue
             if not op.crossing:

@@ -18,7 +18,7 @@ from ...bridge.schemes.questions import Study
 from ..jobs import ALL_PAIRS, DOORBELL_STAGE2
 from ..lanes.places import PLACES
 from ..layout import DRIVER, GAP, LAYOUT, REQUEST, base_name
-from ..results import Cell, HostCell, Matrix, Verdict
+from ..results import Cell, HostCell, Matrix, Row, Verdict
 from . import answers
 from .measure import Measure
 from .programs import BARRIERS, IDIOMS, Idiom, program
@@ -132,7 +132,7 @@ def in_words(profile: Profile) -> str:
 def _rows(pair: Pair, idiom: Idiom, measure: Measure, seen: dict[str, str]) -> Iterator[Ordering]:
     fault = idiom.faults(pair.payload, pair.aligned)
     for barrier in BARRIERS:
-        saw = seen.get(idiom.seen.get(barrier, idiom.seen.get("", "")), "")
+        saw = seen.get(idiom.operation(barrier), "")
         if fault:
             yield Ordering(idiom.name, barrier, fault, seen=saw)
             continue
@@ -204,17 +204,24 @@ def _seen(
 ) -> dict[tuple[MemoryType, bool], dict[str, str]]:
     """What reached the device, from the first mode of each row, by the payload's type and the operation.
 
-    Of full batteries on ranges that trap.
+    Of full batteries on ranges that trap: all that was seen, if it was not the same wherever a payload has the type.
     """
-    found: dict[tuple[MemoryType, bool], dict[str, str]] = {}
+    found: dict[tuple[MemoryType, bool], dict[str, set[str]]] = {}
     every = [(cell.range, cell.full, pair) for cell, pair in cells.items()]
     every += [(host.range, host.full, pair) for host, pair in hosts.items()]
     for name, full, pair in every:
         if full is not None and PLACES[base_name(name)].trapped:
             for row in matrix.batteries[full].rows:
-                cold = row.device.partition(" | ")[0]
-                found.setdefault((pair.payload, pair.aligned), {}).setdefault(row.op, cold)
-    return found
+                found.setdefault((pair.payload, pair.aligned), {}).setdefault(row.op, set()).add(seen_of(row))
+    return {pair: {op: " | ".join(sorted(seen)) for op, seen in ops.items()} for pair, ops in found.items()}
+
+
+def seen_of(row: Row) -> str:
+    """What the device got in the first mode, whether a fault ended it, or did not though it should have."""
+    got = row.device.partition(" | ")[0]
+    if "fault" in next(iter(row.observed.values()), ""):
+        return f"{got}, fault"
+    return f"{got}, no fault" if row.verdict is Verdict.KNOWN_DEVIATION else got
 
 
 def _reads(matrix: Matrix, rules: Rules) -> Iterator[SpeculativeRead]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from ...bridge.attributes import NGNRNE, Access, Kind, MemoryType, Outcome, Page, outcomes
@@ -16,6 +16,7 @@ from ...bridge.interconnect import Part, Program, burst, dc_zva, dgh, dmb, dsb, 
 from ...bridge.stream import Event, Flag
 from ...bridge.stream import Kind as Did
 from ...devices.probe_map import RANGES, Reg
+from ..doorbells import BETWEEN
 
 WINDOW_BAR, WINDOW, SIZE = 2, RANGES["wc-trapped"].offset, 64
 DOORBELL_BAR, DOORBELL = 0, int(Reg.DOORBELL)
@@ -23,15 +24,16 @@ DOORBELL_BAR, DOORBELL = 0, int(Reg.DOORBELL)
 
 @dataclass(frozen=True)
 class Idiom:
-    """How 64 bytes are stored. `seen`: by barrier, the battery's operation that is this program, as far as it goes.
-
-    A barrier that is not there stands for the payload alone, without barrier and doorbell, under "".
-    """
+    """How 64 bytes are stored. `way`: the same in the names of the battery's programs (`doorbells`)."""
 
     name: str
     text: str
     stores: Callable[[MemoryType], Part]
-    seen: Mapping[str, str] = field(default_factory=dict)
+    way: str
+
+    def operation(self, barrier: str) -> str:
+        """The name of the battery's operation that is this program. Raises KeyError for no such barrier."""
+        return f"{self.way}-{_NAMES[barrier]}-doorbell"
 
     def faults(self, kind: MemoryType, aligned: bool = False) -> str:
         """Why it does not come to its end on a type, in words; empty when it does.
@@ -78,38 +80,33 @@ IDIOMS: Mapping[str, Idiom] = MappingProxyType(
                 "8 x STR x",
                 "eight STR of x registers, ascending: Linux' __iowrite64_copy, its DGH being a barrier here",
                 _by(8),
-                {
-                    "none": "payload-none-doorbell",
-                    "dmb oshst": "payload-dmb-doorbell",
-                    "dsb st": "payload-dsb-doorbell",
-                    "dgh": "payload-dgh-doorbell",
-                    "store-release": "payload-stlr-doorbell",
-                },
+                "payload",
             ),
             Idiom(
                 "16 x STR w",
                 "sixteen STR of w registers, ascending: Linux' __iowrite32_copy, its DGH being a barrier here",
                 _by(4),
-                {"": "iowrite32-copy"},
+                "str-w",
             ),
-            Idiom("4 x STP x", "four STP of x registers, ascending", _stp),
+            Idiom("4 x STP x", "four STP of x registers, ascending", _stp, "stp-x"),
             Idiom(
                 "ST1",
                 "one ST1 of four 16-byte registers: the mlx5 self-test, 64 bytes by NEON",
                 lambda kind: st1(WINDOW, type=kind, bar=WINDOW_BAR),
-                {"": "st1-4x16b"},
+                "st1",
             ),
-            Idiom("4 x STR q", "four STR of 16-byte registers, ascending", _by(16)),
+            Idiom("4 x STR q", "four STR of 16-byte registers, ascending", _by(16), "str-q"),
             Idiom(
                 "memcpy",
                 "five overlapping STR of 16-byte registers, at +0, +13, +29, +45, +48: a C library's memcpy",
                 _memcpy,
+                "memcpy",
             ),
             Idiom(
                 "DC ZVA",
                 "64 zeros by one DC ZVA: a C library's memset",
                 lambda kind: dc_zva(WINDOW, type=kind, bar=WINDOW_BAR),
-                {"": "dc-zva"},
+                "dc-zva",
             ),
         )
     }
@@ -128,6 +125,9 @@ BARRIERS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What may stand between payload and doorbell, and what that is."""
+
+_NAMES = dict(zip(BARRIERS, BETWEEN, strict=True))
+"""The barriers in the names of the battery's programs."""
 
 _BETWEEN: Mapping[str, Callable[[MemoryType], Part]] = {
     "dmb ishst": lambda kind: dmb("ishst"),

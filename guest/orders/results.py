@@ -15,7 +15,8 @@ class Ordering(msgspec.Struct, frozen=True):
     the doorbell before the payload was whole, ``shuffled`` parts of the payload in another order than ascending; the
     payload came in ``least`` to ``most`` TLPs.
 
-    ``seen`` is what QEMU's TCG did of it in this run, as ``Row.device`` has it; empty: the battery has no such program.
+    ``seen`` is what QEMU's TCG did of it in this run, as ``Row.device`` has it, and whether it faulted ("fault"), or
+    should have ("no fault"); empty: no battery had the program.
     """
 
     idiom: str

@@ -97,7 +97,8 @@ def notes(orders: Orders) -> Iterator[str]:
     yield f"Profile {orders.profile}: {orders.buffers}. Doorbells are a guest's of stage 1 nGnRE, and the host's own."
     yield (
         "never: in no legal behaviour; 0.0%: legal, but this profile does not do it. TCG saw: how many accesses of how "
-        "many bytes (8x8), without doorbell where only the payload was run."
+        "many bytes (8x8; r4: a read) reached the device, in this order. fault: one ended it; no fault: one should "
+        "have, but QEMU is known to deviate."
     )
     for note in dict.fromkeys(pair.note for pair in orders.pairs.values() if pair.note):
         types = dict.fromkeys(_short(pair.payload) for pair in orders.pairs.values() if pair.note == note)
@@ -118,7 +119,11 @@ def _alike(orders: Orders) -> Iterator[list[OrderPair]]:
 
 
 def _types(pair: OrderPair) -> str:
-    return f"{_short(pair.payload)}{' (S1 Device)' if pair.aligned else ''} > {_short(pair.doorbell)}"
+    return f"{_payload(pair)} > {_short(pair.doorbell)}"
+
+
+def _payload(pair: OrderPair) -> str:
+    return f"{_short(pair.payload)}{' (S1 Device)' if pair.aligned else ''}"
 
 
 def _short(byte: str) -> str:
@@ -141,6 +146,12 @@ def compact(count: int) -> str:
 
 
 def _seen(orders: Orders, idioms: Sequence[str], barriers: Sequence[str]) -> str:
-    every = (row for pair in orders.pairs.values() for row in pair.rows if row.idiom in idioms and not row.fault)
-    seen = dict.fromkeys(row.seen for row in every if row.barrier in barriers and row.seen)
-    return " | ".join(seen) or "not run"
+    """What the device got, each with the types of the payload where it was not the same for all."""
+    found: dict[str, dict[str, None]] = {}
+    for pair in orders.pairs.values():
+        seen = dict.fromkeys(r.seen for r in pair.rows if r.idiom in idioms and r.barrier in barriers and r.seen)
+        if seen:
+            found.setdefault(" | ".join(seen), {})[_payload(pair)] = None
+    if len(found) < 2:
+        return "".join(found) or "not run"
+    return "; ".join(f"{', '.join(types)}: {seen}" for seen, types in found.items())

@@ -180,6 +180,18 @@ class TestOrders:
         (heads,) = (line for line in lines if line.startswith("┃ payload"))
         assert [each.strip() for each in heads.split("┃")[3:5]] == ["NC > nGnRE", "nGnRE > nGnRE"]
 
+    def test_what_was_seen_is_said_by_type_where_it_differs(self) -> None:
+        seen = {"44>04": "2x8 48x1 2x8, doorbell", "04>04": "2x8, fault"}
+        pairs = {}
+        for key, pair in ORDERS.pairs.items():
+            said = [seen[key] if row.idiom == "memcpy" else "" for row in pair.rows]
+            rows_of = tuple(msgspec.structs.replace(r, seen=saw) for r, saw in zip(pair.rows, said, strict=True))
+            pairs[key] = msgspec.structs.replace(pair, rows=rows_of)
+        found = rows(msgspec.structs.replace(self.made(), orders=msgspec.structs.replace(ORDERS, pairs=pairs)))
+        assert [row[-1] for row in found[1:]] == [
+            "not run", "not run", "NC: 2x8 48x1 2x8, doorbell; nGnRE: 2x8, fault"
+        ]  # fmt: skip
+
     def test_it_says_what_it_is_not(self) -> None:
         text = " ".join(shown(self.made()))
         assert ORDERS.note in text

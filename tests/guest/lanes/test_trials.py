@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyvfio_user.guest.battery import FULL, named
+from pyvfio_user.guest.battery import FULL, INDEX, named
 from pyvfio_user.guest.lanes.places import PLACES, Place
 from pyvfio_user.guest.lanes.trials import GUEST_MODES, HOST_MODES, Trial, schedule
 from pyvfio_user.guest.operation import PAGE, SLOT, Kind
@@ -78,9 +78,18 @@ def test_an_operation_without_its_feature_is_left_out() -> None:
     ]
 
 
+def test_a_program_runs_in_the_first_mode_alone() -> None:
+    ran = schedule(PLACES["strict"], None, named("str-w-dmb-doorbell", "payload-dmb-doorbell"), HOST_MODES, FEATURES)
+    assert [(trial.op.name, trial.mode, trial.marked) for batch in ran for trial in batch] == [
+        ("str-w-dmb-doorbell", "EL2 cold", True),
+        ("payload-dmb-doorbell", "EL2 cold", True),
+        ("payload-dmb-doorbell", "EL2 warm", True),
+    ]
+
+
 def test_an_order_says_all_that_the_guest_must_know() -> None:
     (store,) = named("payload-dsb-doorbell")
     trial = Trial(store, 0, True, 0x20000, marked=False)
     order = trial.experiment(PLACES["wc-trapped"], 4, 77)
     flags = RunFlag.WARM | RunFlag.UNMARKED
-    assert order == Experiment(77, FULL.index(store), 0, 4, 2, 0x20000, flags, bar2=0, s1_2=1, offset2=0x4000)
+    assert order == Experiment(77, INDEX[store.name], 0, 4, 2, 0x20000, flags, bar2=0, s1_2=1, offset2=0x4000)

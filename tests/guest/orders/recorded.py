@@ -59,7 +59,7 @@ async def recorder() -> AsyncIterator[Recorder]:
 
 
 def _of_window(events: Iterable[Event]) -> list[Event]:
-    """From the first store to the window to the last one there or to the doorbell, and hints behind."""
+    """From the first access to the window to the last one there or to the doorbell, and hints behind."""
     every = list(events)
     places = [_place(event) for event in every]
     first = places.index("window")
@@ -73,7 +73,7 @@ def _access(event: Event) -> bool:
 
 
 def _place(event: Event) -> str:
-    if event.kind not in (Kind.STORE, Kind.ZERO):
+    if event.kind not in (Kind.STORE, Kind.ZERO, Kind.LOAD):
         return ""
     if event.bar == WINDOW_BAR and WINDOW <= event.offset < WINDOW + 4096:
         return "window"

@@ -151,12 +151,12 @@ class TestTheRun:
 
     @pytest.mark.asyncio
     async def test_what_was_seen_stands_beside(self) -> None:
-        rows = tuple(
-            Row(op, "works", {}, device, Verdict.AGREE)
-            for op, device in [
-                ("payload-dmb-doorbell", "8x8, doorbell | r8 8x8, doorbell"),
-                ("iowrite32-copy", "16x4 | r8 16x4"),
-            ]
+        works, fault = {"EL1 cold": "works", "EL1 warm": "works"}, {"EL1 cold": "EL1 fault 96000061"}
+        rows = (
+            Row("payload-dmb-doorbell", "works", works, "8x8, doorbell | r8 8x8, doorbell", Verdict.AGREE),
+            Row("str-w-read-doorbell", "works", works, "16x4 r4, doorbell", Verdict.AGREE),
+            Row("memcpy-ishst-doorbell", "EL1 fault 96000061", fault, "2x8", Verdict.AGREE),
+            Row("iowrite32-copy", "works", works, "16x4", Verdict.AGREE),
         )
         cells = [
             cell(scheme="normal-nc-all", range="wc-trapped", s2="5", architecture="44", full="f"),
@@ -164,7 +164,11 @@ class TestTheRun:
         ]
         _, orders = await ordered(matrix(cells, host=(), batteries={"f": Battery("f", "full", rows)}))
         seen = {(each.idiom, each.barrier): each.seen for each in orders.pairs["44>04"].rows if each.seen}
-        assert seen == {("8 x STR x", "dmb oshst"): "8x8, doorbell", **{("16 x STR w", b): "16x4" for b in BARRIERS}}
+        assert seen == {
+            ("8 x STR x", "dmb oshst"): "8x8, doorbell",
+            ("16 x STR w", "read-back"): "16x4 r4, doorbell",
+            ("memcpy", "dmb ishst"): "2x8, fault",
+        }
         # Of a window that is memory shared with the guest no access is seen.
         assert not any(each.seen for each in orders.pairs["04>04"].rows)
 
