@@ -341,7 +341,7 @@ static void give_up(pvu_poller *poller, uint32_t penalty)
  */
 static int look_often(pvu_poller *poller, uint64_t until)
 {
-    uint64_t limit = now() + poller->spin_ns;
+    uint64_t time, limit = 0; /* of the time for the next message; told when the clock is looked at anyhow */
     int status;
 
     for (;;) {
@@ -362,9 +362,7 @@ static int look_often(pvu_poller *poller, uint64_t until)
             }
             if (kind != PVU_NONE || !poller->hot)
                 return kind;
-            limit = now() + poller->spin_ns;
-            if (limit >= until + poller->spin_ns)
-                return PVU_NONE;
+            limit = 0;
         }
         if (others || !hot || hot->receiving || hot->blocked) {
             if (!poller->ring || uring_pending(poller->ring)) {
@@ -372,12 +370,16 @@ static int look_often(pvu_poller *poller, uint64_t until)
                 if (status < 0 || found(poller))
                     return status;
             }
-            if (now() >= (limit < until ? limit : until))
+            time = now();
+            if (time >= until)
+                return PVU_NONE;
+            if (!limit)
+                limit = time + poller->spin_ns;
+            else if (time >= limit)
                 break;
         }
     }
-    if (limit <= until)
-        give_up(poller, poller->penalty);
+    give_up(poller, poller->penalty);
     return PVU_NONE;
 }
 
