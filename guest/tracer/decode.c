@@ -140,7 +140,8 @@ static bool scalable_non_temporal(uint32_t word)
 
 /*
  * LDNF1, and loads from a vector's addresses: beside those 0x84 has LD1R* (0x84408000) and LDR of Z and P. Where a plugin
- * asks for their accesses, QEMU 11.1 uses a null pointer, and ends.
+ * asks for their accesses, QEMU 11.1 uses a null pointer, and ends. Of LDFF1 from consecutive addresses it tells the first
+ * element alone; which others were loaded is in FFR, until the next instruction.
  */
 static bool must_not_be_watched(uint32_t word)
 {

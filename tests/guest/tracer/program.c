@@ -77,6 +77,8 @@ static void scalable(void)
     CASE(18, "mov x0, %0; movi v0.16b, #4; .inst 0x2518e3e0; .inst 0xe5e0e000; .inst 0xa5e0a000; .inst 0xe5804000", AT(0));
     CASE(19, "mov x0, %0; mov x1, #2; movi v0.16b, #4; .inst 0x2518e3e0; .inst 0xe590e000; .inst 0xa580e000; .inst 0xe5816000; .inst 0xa581c000; .inst 0x04e84401; .inst 0xe59f2020; movi v1.16b, #5; .inst 0x25207810; .inst 0xa0606001; .inst 0xa0406001", AT(0));
     CASE(35, "mov x0, %0; movi v0.16b, #6; str q0, [x0]; .inst 0x2518e3e0; .inst 0x04e84401; .inst 0xc59fc020; .inst 0xc5a0e020; .inst 0xa5f0a000; mov w1, v0.s[0]; str w1, [x0]", AT(0));
+    /* ptrue p0.b; setffr; ldff1d {z0.d}, p0/z, [x0]; rdffr p1.b; cntp x1, p0, p1.d: how many elements were loaded */
+    CASE(36, "mov x0, %0; movi v0.16b, #6; str q0, [x0]; .inst 0x2518e3e0; .inst 0x252c9000; .inst 0xa5ff6000; .inst 0x2519f001; .inst 0x25e08021; str x1, [x0, #16]", AT(0));
 }
 
 /* setp [x0]!, x1!, x2; setm; sete, and DC ZVA: from what is mapped into what is not. */

@@ -86,6 +86,11 @@ INSTRUCTIONS = {
         "store 2+0x0 16: 0x6" + "06" * 15 + " simd",  # gathers and LDNF1 are not watched, and load what is there
         "store 2+0x0 4: 0x6060606",
     ],
+    36: [
+        "store 2+0x0 16: 0x6" + "06" * 15 + " simd",
+        "load 2+0x0 8: 0x6" + "06" * 7 + " sve",  # QEMU tells of no element but the first
+        "store 2+0x10 8: 0x2",  # though FFR says that two were loaded
+    ],
 }  # fmt: skip
 
 
