@@ -77,6 +77,8 @@ class GuestMemory:
         self._chunks = {_READ: MAX_DMA_READ, _WRITE: MAX_DMA_WRITE}
         self.bus_master = False
         """Bus Master Enable of the Command register; the config space sets it."""
+        self.on_moved: Callable[[bool, Sequence[Segment]], None] | None = None
+        """Called when guest memory was written (True) or read, with its pieces."""
 
     @property
     def maps(self) -> int:
@@ -240,6 +242,8 @@ class GuestMemory:
         except OverflowError:
             self._failed[0] = next(n for n, each in enumerate(segments) if not all(0 <= v < 1 << 64 for v in each))
             return -errno.EFAULT
+        if self.on_moved is not None and not status:
+            self.on_moved(access == _WRITE, segments)
         return status
 
     async def _move(self, segments: Sequence[Segment], native: Buffer, access: int) -> None:
@@ -261,6 +265,8 @@ class GuestMemory:
                 raise self._error(error, direction, address, size, reason)
             if error:
                 raise self._error(error, direction, address, size, f"failed at the client: {os.strerror(error)}")
+            if self.on_moved is not None:
+                self.on_moved(access == _WRITE, segments)
         except ConnectionResetError as error:
             reason = f"failed at the client: {error.strerror}"
             raise self._error(errno.ECONNRESET, direction, *segments[0], reason) from error

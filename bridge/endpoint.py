@@ -59,8 +59,9 @@ class Endpoint:
         _ = self.native
 
     def observe(self, observer: Observer | None) -> None:
-        """Have an observer told of interrupts, and of the handlers of accesses in process; None: nobody."""
+        """Have an observer told of interrupts, DMA, and the handlers of accesses in process; None: nobody."""
         self.observer = observer
+        self.memory.on_moved = None if observer is None else observer.dma
         self.interrupts.on_raised = None if observer is None else observer.interrupt
 
     def reset(self) -> None:

@@ -19,6 +19,7 @@ _HOW = {
     LaneKind.BUFFER: How.MODELLED,
     LaneKind.LINK: How.MODELLED,
     LaneKind.DEVICE: How.REPLAYED,
+    LaneKind.DMA: How.REPLAYED,
     LaneKind.INTERRUPT: How.REPLAYED,
 }
 _NOTES = (

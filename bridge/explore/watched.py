@@ -16,12 +16,13 @@ _HOW = {
     LaneKind.BUFFER: How.MODELLED,
     LaneKind.LINK: How.MODELLED,
     LaneKind.DEVICE: How.SEEN,
+    LaneKind.DMA: How.SEEN,
     LaneKind.INTERRUPT: How.SEEN,
 }
 _WHY = "the seed chose it"
 _SEEN = (
-    "Accesses, handlers and interrupts were seen. Memory types and barriers are {}; what waits, and which TLPs come of "
-    "it, is modelled: one choice of those that the types permit."
+    "Accesses, handlers, DMA and interrupts were seen. Memory types and barriers are {}; what waits, and which TLPs "
+    "come of it, is modelled: one choice of those that the types permit."
 )
 _ORDER = "The order is the one in which the server did things, one after the other."
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
+from threading import get_ident
 from typing import NamedTuple
 
 from ..interconnect import Effect, Link, Tlp, completions
@@ -80,6 +81,7 @@ class Builder:
         self._device = device
         self._by = by
         self._most = most
+        self._thread = get_ident()
         self._step = 0
         self._lanes: dict[tuple[LaneKind, str], int] = {}
         self._busy: set[int] = set()
@@ -216,6 +218,15 @@ class Builder:
     def forgotten(self, name: str) -> None:
         """See `Observer`."""
         self._put_off[name].clear()
+
+    def dma(self, write: bool, segments: Sequence[tuple[int, int]]) -> None:
+        """See `Observer`. That of another thread is left out: nobody knows what it comes before."""
+        cause = self._cause.get()
+        if self._skips(cause) or get_ident() != self._thread:
+            return
+        sources = [] if cause is None else [Source(cause, self._step)]
+        text, style = words.dma(write, segments), Style.MEMORY if write else Style.LOAD
+        self._of(sources, self._lane(LaneKind.DMA, "DMA"), text, style, words.dma_details(segments), always=True)
 
     def interrupt(self, name: str, sent: bool) -> None:
         """See `Observer`."""

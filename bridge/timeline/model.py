@@ -20,6 +20,7 @@ class LaneKind(Enum):
     BUFFER = "buffer"
     LINK = "link"
     DEVICE = "device"
+    DMA = "DMA"
     INTERRUPT = "interrupts"
 
 

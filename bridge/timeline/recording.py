@@ -76,6 +76,7 @@ def recording(
         LaneKind.BUFFER: How.MODELLED,
         LaneKind.LINK: How.MODELLED,
         LaneKind.DEVICE: How.REPLAYED,
+        LaneKind.DMA: How.REPLAYED,
         LaneKind.INTERRUPT: How.REPLAYED,
     }
     builder = Builder(title, subtitle, how, device=feed.name if feed else "", by=by, most=most)

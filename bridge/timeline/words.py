@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..attributes import MemoryType
 from ..interconnect import Effect, Tlp
 from ..interconnect.profiles import Line
@@ -19,6 +21,7 @@ _STYLES = {
 }
 _NOT_SAID = (Flag.REPEATED, Flag.NO_DATA)
 _MOST_BYTES = 64
+_MOST_PIECES = 16
 
 
 def type_name(kind: MemoryType | None) -> str:
@@ -119,6 +122,20 @@ def range_of(effects: list[Effect], *, sizes: bool = True) -> str:
         "msi" if start == MSI_ADDRESS else f"{name}+{start:#x}{f' {end - start}' if sizes else ''}"
         for name, (start, end) in found.items()
     )
+
+
+def dma(write: bool, segments: Sequence[tuple[int, int]]) -> str:
+    """What a device's own access to RAM is, as in `write ram+0x40000000 5`; of several pieces, how many there are."""
+    where = f"ram+{segments[0][0]:#x}" if segments else "ram"
+    more = f" in {len(segments)} pieces" if len(segments) > 1 else ""
+    return f"{'write' if write else 'read'} {where} {sum(length for _, length in segments)}{more}"
+
+
+def dma_details(segments: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """What is said of it: its pieces, the first 16."""
+    pieces = ", ".join(f"{address:#x} {length}" for address, length in segments[:_MOST_PIECES])
+    more = f" and {len(segments) - _MOST_PIECES} more" if len(segments) > _MOST_PIECES else ""
+    return {"pieces": pieces + more} if len(segments) > 1 else {}
 
 
 def tlp_details(tlp: Tlp, why: str) -> dict[str, str]:

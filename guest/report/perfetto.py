@@ -24,6 +24,7 @@ _GROUPS = {
     LaneKind.BUFFER: "write buffers",
     LaneKind.LINK: "link",
     LaneKind.DEVICE: "device",
+    LaneKind.DMA: "DMA",
     LaneKind.INTERRUPT: "interrupts",
 }
 _END, _COUNTER, _LEAVE, _BEGIN, _JOIN = range(5)

@@ -4,7 +4,7 @@
   const T = JSON.parse(document.getElementById("timeline-data").textContent);
   const section = document.querySelector(".timeline");
   const [view, heads, svg, tip] = [".view", ".heads", "svg", ".tip"].map(name => section.querySelector(name));
-  const WIDTHS = {vcpu: 228, buffer: 120, link: 222, device: 214, interrupt: 172};
+  const WIDTHS = {vcpu: 228, buffer: 120, link: 222, device: 214, dma: 222, interrupt: 172};
   const GAP = 40, GUTTER = 46, TOP = 8, BUCKET = 64, MARGIN = 12, ROWS = [2, 4, 8, 14, 20, 26, 34];
   const SVG = "http://www.w3.org/2000/svg";
   const [LANE, START, END, LABEL, STYLE, DETAILS, TAG] = [0, 1, 2, 3, 4, 5, 6];

@@ -14,10 +14,11 @@ from pyvfio_user.bridge.explore.watched import Watch
 from pyvfio_user.bridge.inprocess import InProcess
 from pyvfio_user.bridge.interconnect import Profile, Program, burst, dmb, store
 from pyvfio_user.bridge.timeline import How, LaneKind, Style, Timeline
-from pyvfio_user.devices import Bar, Device, Doorbell, MsiX, PciId, Register, Registers, WriteCombineWindow
+from pyvfio_user.devices import Bar, Device, DmaError, Doorbell, MsiX, PciId, Register, Registers, WriteCombineWindow
+from pyvfio_user.devices.upcase import Upcase
 
 from ..bridge.timeline.checks import check, in_lane, joined, labels
-from .serving import attached
+from .serving import RAM, attached
 
 WINDOW, BELL = Assumed(2, 0, 4096, NORMAL_NC), Assumed(0, 0, 4, NGNRE)
 
@@ -162,6 +163,67 @@ async def test_a_served_run_is_drawn_from_the_store_to_the_interrupt() -> None:
     assert chain(timeline, "MSI-X 0") == ["Control.quick 0x7", "MWr bar0+0x8 1DW f/0", "store bar0+0x8 4"]
     assert chain(timeline, "Control.seen") == ["MRd bar0+0x18 1DW f/0", "load bar0+0x18 4"]
     assert ("MRd bar0+0x18 1DW f/0", "CplD bar0+0x18 1DW 4 left") in joined(timeline)
+
+
+class Copier(Device):
+    """Copies in guest memory, at once and in pieces, and reads what is not there; or has a thread write."""
+
+    identity = PciId(vendor=0x1234, device=0x0001, class_code=0xFF0000)
+    bar0 = Bar(Control, size=4096)
+    msix = MsiX(1)
+
+    @Control.quick.on_write
+    def copy(self, value: int) -> None:
+        self.memory.scatter([(RAM + 0x100, 2), (RAM + 0x200, 6)], self.memory.read_mapped(RAM, 8))
+        with pytest.raises(DmaError):
+            self.memory.read_mapped(0, 8)
+
+    @Control.bell.rung
+    async def elsewhere(self, index: int, value: int) -> None:
+        await asyncio.to_thread(self.memory.write_mapped, RAM, b"elsewhere")
+        self.memory.write_mapped(RAM + 0x300, b"done")
+        self.interrupts.fire()
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["mapped", "by messages"])
+@pytest.mark.asyncio
+async def test_what_a_served_device_reads_and_writes_in_ram_is_drawn(shared: bool) -> None:
+    watch = Watch("Upcase", "")
+    front = Reordered(Upcase(), [Assumed(0, 0, 4096, NGNRE)], seed=1, wait=60, watch=watch)
+    async with attached(front, shared=shared) as client:
+        await client.config.enable_msix()
+        for offset, value, size in ((0x00, RAM, 8), (0x08, 5, 2), (0x10, 1, 4)):
+            await client.bars[0].write(offset, value, size)
+        front.settle()
+        await asyncio.wait_for(client.msix[0].wait(), 5)
+    timeline = watch.timeline()
+    check(timeline)
+    assert labels(timeline, "DMA") == ["read ram+0x40000000 5", "write ram+0x40000000 5"]
+    assert [box.style for box in in_lane(timeline, "DMA")] == [Style.LOAD, Style.MEMORY]
+    assert [(lane.kind, lane.how) for lane in timeline.lanes][-3:] == [
+        (LaneKind.DEVICE, How.SEEN), (LaneKind.DMA, How.SEEN), (LaneKind.INTERRUPT, How.SEEN)
+    ]  # fmt: skip
+    handler = ["capitalise of Control.ring[0] 0x1", "MWr bar0+0x10 1DW f/0", "bar0+0x10", "store bar0+0x10 4"]
+    assert chain(timeline, "write ram+0x40000000 5") == chain(timeline, "MSI-X 0") == handler
+
+
+@pytest.mark.asyncio
+async def test_dma_in_pieces_is_one_and_what_fails_or_another_thread_does_is_none() -> None:
+    watch = Watch("Copier", "")
+    front = Reordered(Copier(), [], seed=1, wait=60, watch=watch)
+    async with attached(front) as client:
+        await client.config.enable_msix()
+        await client.bars[0].write(0x08, 1, 4)
+        await client.bars[0].write(0x00, 1, 4)
+        await asyncio.wait_for(client.msix[0].wait(), 5)
+    timeline = watch.timeline()
+    check(timeline)
+    found = [(box.label, box.details) for box in in_lane(timeline, "DMA")]
+    assert found == [
+        ("read ram+0x40000000 8", {}),
+        ("write ram+0x40000100 8 in 2 pieces", {"pieces": "0x40000100 2, 0x40000200 6"}),
+        ("write ram+0x40000300 4", {}),
+    ]
 
 
 @pytest.mark.asyncio

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackDescriptor, TrackEvent
 
-from pyvfio_user.bridge.timeline import Style, Timeline
+from pyvfio_user.bridge.timeline import Box, How, Lane, LaneKind, Style, Timeline
 from pyvfio_user.guest.errors import missing_extra
 from pyvfio_user.guest.report.perfetto import STEP_NS, trace
 
@@ -185,3 +185,15 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     assert missing_extra(caught.value, "this command") == (
         "this command needs the extra `guest` (No module named 'perfetto'): pip install 'pyvfio-user[guest]'"
     )
+
+
+def test_each_kind_of_lane_has_a_group() -> None:
+    timeline = Timeline("all", "kinds")
+    for at, kind in enumerate(LaneKind):
+        timeline.lanes.append(Lane(kind, f"a {kind.value}", How.SEEN))
+        timeline.boxes.append(Box(at, at, at + 1, kind.value, Style.MEMORY))
+    found = Read(trace(timeline)).tracks
+    groups = {track.name: found[track.parent_uuid].name for track in found.values() if track.name[:2] == "a "}
+    assert [groups[f"a {kind.value} (seen)"] for kind in LaneKind] == [
+        "vCPUs", "write buffers", "link", "device", "DMA", "interrupts"
+    ]  # fmt: skip

@@ -237,6 +237,17 @@ async def test_all_that_is_in_view_is_drawn_wherever_one_scrolls(open_page: Open
         )
 
 
+async def test_each_kind_of_lane_is_drawn_apart(open_page: Open) -> None:
+    timeline = Timeline("all", "kinds")
+    for at, kind in enumerate(LaneKind):
+        timeline.lanes.append(Lane(kind, kind.value, How.SEEN))
+        timeline.boxes.append(Box(at, at, at + 1, kind.value, Style.MEMORY))
+    page = await open_page(report.render(timeline), size=WIDE)
+    found = await drawn_boxes(page)
+    assert len(found) == len(LaneKind)
+    check_boxes(timeline, found)
+
+
 async def test_zooming_keeps_the_middle(open_page: Open, shots: Path) -> None:
     timeline = buffered(20)
     page = await open_page(report.render(timeline), size=WIDE)
