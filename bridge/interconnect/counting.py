@@ -18,7 +18,7 @@ from ..errors import DefinitionError
 from .order import Rows, bits
 
 MOST_STEPS = 3_000_000
-"""That a count takes, from one set of blocks that has arrived to the next: some seconds."""
+"""That a relation takes, from one set of blocks that has arrived to the next: some seconds."""
 
 Ways = list[int]
 """By number of blocks, from none: in how many ways."""
@@ -31,19 +31,14 @@ def count_of(variants: Iterable[tuple[int, Rows]]) -> int:
 
     Raises DefinitionError when that takes too many steps.
     """
-    total = taken = 0
-    for absent, rows in variants:
-        count = _Count(rows, taken)
-        total += sum(count.ways((1 << len(rows.before)) - 1 & ~absent))
-        taken = count.taken
-    return total
+    return sum(sum(_Count(rows).ways((1 << len(rows.before)) - 1 & ~absent)) for absent, rows in variants)
 
 
 class _Count:
     """Counts by one relation. Of each effect, `sides` has the others by how they stand to it: each in one mask."""
 
-    def __init__(self, rows: Rows, taken: int) -> None:
-        self.taken = taken
+    def __init__(self, rows: Rows) -> None:
+        self._taken = 0
         every = (1 << len(rows.before)) - 1
         earlier = [(strict, weak & ~strict) for strict, weak, _ in zip(*rows, strict=True)]
         # What may neither be later nor be gathered is earlier.
@@ -152,8 +147,8 @@ class _Count:
                 found += ways if done == every else 0
                 ways <<= digit
                 for state, times, more in moves(at, done):
-                    self.taken += 1
-                    if self.taken > MOST_STEPS:
+                    self._taken += 1
+                    if self._taken > MOST_STEPS:
                         raise DefinitionError(
                             f"a count must take at most {MOST_STEPS} steps: let a profile run instead"
                         )
