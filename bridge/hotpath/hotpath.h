@@ -148,6 +148,9 @@ enum {
     TX_SIZE = 2 << 20,
     TX_FOR_PYTHON = 512 << 10,  /* room that replies to region accesses leave */
     TX_STEP = 16 << 10,         /* bytes in one send, unless one message has more */
+    SINGLES = 32,               /* messages in a row that came soon, alone, and were answered at once: so will the next */
+    SOON = 10,                  /* looks in which a client that polls comes with its next message, */
+    SLEPT = 24,                 /* and more than one that polls ever needs */
     RX_FDS = (1 + RX_PIECES) * PVU_MAX_FDS,
     RX_OVERLOOKED = 64,         /* messages, perhaps sent in two pieces each, of which the kernel may miss the last */
 };
@@ -186,6 +189,7 @@ struct pvu_session {
     bool over;         /* the socket is of no more use; */
     bool told;         /* and PVU_CLOSED said so */
     bool grown;        /* more than BUFFERS_KEPT bytes of a buffer were used */
+    uint32_t singles;  /* of SINGLES, so many were */
     uint32_t unlooked; /* messages since the last receive of our own */
     int error;         /* errno that ended it, 0 for the peer's leaving */
     pvu_session *next;
@@ -197,6 +201,7 @@ struct pvu_session {
 
     uint8_t *rx; /* RX_SIZE bytes; unread ones from head to tail */
     size_t rx_head, rx_tail;
+    size_t peeked; /* bytes of them that are still to be taken from the socket */
     struct {
         int fd;     /* -1: some could not be taken */
         size_t end; /* index in rx behind the last byte that it came with */
@@ -222,6 +227,12 @@ struct pvu_session {
 
 /* One receive. True when there was something: bytes, or the end. */
 bool session_receive(pvu_session *session);
+/*
+ * The same for a client that may be polling, after so many looks for its message. Of one that does, a message is looked
+ * at, and taken only when it has been answered, while the client is at work: to free what came is a good part of a
+ * receive. It is also what may keep a client awake that sleeps. session_serve must follow.
+ */
+bool session_look(pvu_session *session, uint32_t looks);
 /* The same of what the kernel received: a negative errno, or that many bytes and what came beside them. */
 bool session_received(pvu_session *session, ssize_t got, const uint8_t *data, struct msghdr *beside);
 /* Is there room for all that the kernel could receive before it is stopped? */

@@ -342,6 +342,7 @@ static void give_up(pvu_poller *poller, uint32_t penalty)
 static int look_often(pvu_poller *poller, uint64_t until)
 {
     uint64_t time, limit = 0; /* of the time for the next message; told when the clock is looked at anyhow */
+    uint32_t looks = 0;       /* since the last one */
     int status;
 
     for (;;) {
@@ -353,7 +354,7 @@ static int look_often(pvu_poller *poller, uint64_t until)
                 give_up(poller, MAX_PENALTY);
             return status;
         }
-        if (hot && !hot->receiving && !hot->blocked && session_receive(hot) != 0) {
+        if (hot && !hot->receiving && !hot->blocked && session_look(hot, ++looks)) {
             int kind = serve(poller, hot);
 
             if (in_the_way(poller)) {
@@ -363,6 +364,7 @@ static int look_often(pvu_poller *poller, uint64_t until)
             if (kind != PVU_NONE || !poller->hot)
                 return kind;
             limit = 0;
+            looks = 0;
         }
         if (others || !hot || hot->receiving || hot->blocked) {
             if (!poller->ring || uring_pending(poller->ring)) {

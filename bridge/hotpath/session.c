@@ -118,6 +118,51 @@ bool session_receive(pvu_session *session)
     return session_received(session, got < 0 ? -errno : got, NULL, &message);
 }
 
+bool session_look(pvu_session *session, uint32_t looks)
+{
+    wire_header header = { 0 };
+    ssize_t got;
+
+    if (looks > (session->singles < SINGLES ? SOON : SLEPT))
+        session->singles = 0;
+    if (session->singles < SINGLES || session->rx_tail || session->owed || session->deferred != PVU_NONE)
+        return session_receive(session);
+    got = recv(session->fd, session->rx, RX_SMALL, MSG_PEEK | MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    if (got >= (ssize_t)sizeof(header))
+        memcpy(&header, session->rx, sizeof(header));
+    if (got != (ssize_t)header.size || header.flags & (F_TYPE_MASK | F_NO_REPLY) ||
+        (header.command != CMD_REGION_READ && header.command != CMD_REGION_WRITE)) {
+        session->singles = 0;
+        return session_receive(session);
+    }
+    session->rx_tail = session->peeked = header.size;
+    return true;
+}
+
+/* What was looked at is taken. Descriptors are nothing to a region access. */
+static void take(pvu_session *session)
+{
+    while (session->peeked && !session->over) {
+        _Alignas(struct cmsghdr) char control[RX_CONTROL];
+        struct iovec part = { .iov_base = session->rx + session->rx_tail, .iov_len = session->peeked };
+        struct msghdr message = {
+            .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+        };
+        ssize_t got = recvmsg(session->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+        if (got <= 0) {
+            session_end(session, got < 0 ? errno : 0);
+            break;
+        }
+        for (int fds[PVU_FDS_BESIDE], n = descriptors_beside(&message, fds); n;)
+            pvu_drop(fds[--n]);
+        session->peeked -= (size_t)got;
+    }
+    session->peeked = 0;
+}
+
 /*
  * Descriptors of the message that ends at `last`: the first up to `room` go to `fds`, others are closed. Where there is
  * room at all, the last is then -1.
@@ -206,8 +251,9 @@ static bool overlooked(pvu_session *session)
 
 int session_serve(pvu_session *session, pvu_event *event)
 {
-    wire_header header;
+    wire_header header = { 0 };
     int result = PVU_NONE;
+    uint32_t already = session->unlooked;
 
     while (result == PVU_NONE && !session->over && !session->owed) {
         size_t unread = session->rx_tail - session->rx_head;
@@ -238,6 +284,11 @@ int session_serve(pvu_session *session, pvu_event *event)
     session->blocked = result == ACCESS_BLOCKED;
     transfer_ask(session);
     session_send(session);
+    take(session);
+    if (result == PVU_NONE && session->unlooked == already + 1 && !session->rx_tail && !(header.flags & F_NO_REPLY))
+        session->singles += session->singles < SINGLES;
+    else
+        session->singles = 0;
     if (result <= PVU_NONE)
         result = session->device->ring_count ? access_doorbells(session, event) : PVU_NONE;
     if (result == PVU_NONE && overlooked(session))

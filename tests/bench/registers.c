@@ -126,6 +126,70 @@ static uint64_t run_burst(client *client)
     return 1;
 }
 
+/* The device counts its reads: each must be done once. */
+static void counted(client *client, uint32_t value)
+{
+    if (value != client->count++)
+        die("read %u must be the only one that finds that, not one that finds %u", client->count - 1, value);
+}
+
+static void prepare_turns(client *client)
+{
+    prepare_bursts(client);
+    client->count = access_read(client, REG_READS) + 1;
+}
+
+/* One turn of tests/soak/turns.py: reads, and something else behind them. */
+static uint64_t run_turn(client *client)
+{
+    message pair[2] = { access_request(client, REGION_READ, REG_READS, 0) }, reply;
+    size_t piece = 1 + (size_t)rand() % (SHORT - 1);
+    uint32_t value = (uint32_t)rand();
+    double moment;
+
+    for (int i = 0; i < TURNS; i++)
+        counted(client, access_read(client, REG_READS));
+    switch (rand() % 6) {
+    case 0: /* a descriptor beside it */
+        send_all(client->socket, pair, SHORT, STDIN_FILENO);
+        break;
+    case 1: /* in two pieces */
+        send_all(client->socket, pair, piece, -1);
+        for (moment = now() + 2e-6; now() < moment;)
+            ;
+        send_all(client->socket, (char *)pair + piece, SHORT - piece, -1);
+        break;
+    case 2: /* two at once */
+        pair[1] = access_request(client, REGION_READ, REG_READS, 0);
+        memmove((char *)pair + SHORT, &pair[1], SHORT);
+        send_all(client->socket, pair, 2 * SHORT, -1);
+        receive_all(client->socket, &reply, LONG, client->poll);
+        access_check(pair, &reply, LONG);
+        counted(client, reply.data);
+        memmove(pair, (char *)pair + SHORT, SHORT);
+        break;
+    case 3: /* behind a write that nobody answers */
+        reply = access_request(client, REGION_WRITE, REG_SCRATCH, value);
+        reply.header.flags = F_NO_REPLY;
+        send_all(client->socket, &reply, LONG, -1);
+        send_all(client->socket, pair, SHORT, -1);
+        break;
+    case 4: /* behind a write that is answered */
+        access_write(client, REG_SCRATCH, value);
+        send_all(client->socket, pair, SHORT, -1);
+        break;
+    default: /* behind one that Python answers */
+        (void)access_read(client, REG_HANDLED);
+        client->count++;
+        send_all(client->socket, pair, SHORT, -1);
+    }
+    if (!receive_all(client->socket, &reply, LONG, client->poll))
+        die("the server left");
+    access_check(pair, &reply, LONG);
+    counted(client, reply.data);
+    return 1;
+}
+
 static uint64_t run_batched(client *client)
 {
     return post(client, BATCH);
@@ -200,6 +264,7 @@ const operation register_operations[] = {
     { "handled-write", { LONG, SHORT, 1, 0 }, NULL, run_handled_write, NULL },
     { "posted", { LONG, SHORT, CHUNK + 1, 0 }, NULL, run_posted, written },
     { "bursts", { 0 }, prepare_bursts, run_burst, NULL },
+    { "turns", { 0 }, prepare_turns, run_turn, NULL },
     { "posted-batched", { LONG, SHORT, CHUNK + 1, 0 }, NULL, run_batched, written },
     { "reads-in-flight", { SHORT, LONG, 1, 0 }, scratch, run_in_flight, NULL },
     { "interrupt", { LONG, SHORT, 1, PLAN_EVENT, 0 }, session_enable_msix, run_interrupt, NULL },

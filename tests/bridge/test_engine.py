@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
 import threading
 import time
+from array import array
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from pyvfio_user.bridge.loop import HotPathEventLoop, HotPathSelector, Poller, r
 from pyvfio_user.bridge.regions import Region, Rules
 from pyvfio_user.bridge.server import serve
 
-from .raw import DMA_MAP, NO_REPLY, REGION_READ, REGION_WRITE, REPLY, Raw, access, dma_map, message
+from .raw import DMA_MAP, ERROR, NO_REPLY, REGION_READ, REGION_WRITE, REPLY, Raw, access, dma_map, message
 
 ENGINES = ["epoll", "io_uring"]
 PAGE = 4096
@@ -237,3 +239,72 @@ def test_a_spinning_server_answers_and_sleeps_when_it_is_idle(engine: str, tmp_p
                 assert time.process_time() - before < 0.05
 
     run(check(), spin_us=1000)
+
+
+def test_what_a_spinning_server_answers_before_it_takes_it(engine: str, tmp_path: Path) -> None:
+    """Reads that come one by one are; each of the others comes behind some of those."""
+    posted = message(REGION_WRITE, access(0, 0, 4, b"\x07\0\0\0"), flags=NO_REPLY)
+    beside = tmp_path / "beside"
+
+    def client() -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+
+            def answers(count: int) -> list[bytes]:
+                """The data of so many replies to reads of 4 bytes. It polls: for who sleeps nothing is done first."""
+                found = b""
+                while len(found) < count * 36:
+                    with contextlib.suppress(BlockingIOError):
+                        found += sock.recv(count * 36 - len(found), socket.MSG_DONTWAIT)
+                return [found[at + 32 : at + 36] for at in range(0, count * 36, 36)]
+
+            def reads() -> None:
+                for _ in range(100):
+                    sock.sendall(read)
+                    assert answers(1) == [value]
+
+            sock.settimeout(10)
+            sock.connect(str(tmp_path / "thing"))
+            sock.sendall(message(1, bytes(4)))
+            sock.recv(4096)
+            read, hooked, value = message(REGION_READ, access(0, 0, 4)), message(REGION_READ, access(0, 4, 4)), bytes(4)
+            sock.sendall(message(REGION_WRITE, access(0, 0, 4, value)))
+            assert sock.recv(4096)[8] == REPLY
+            with beside.open("w") as file:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", 3 * [file.fileno()]))]
+                reads()
+                sock.sendmsg([read], rights)
+                assert answers(1) == [value]
+            reads()
+            sock.sendall(read + hooked + read)
+            assert answers(3) == [value, b"\x2a\0\0\0", value]
+            reads()
+            for at in range(1, len(read)):
+                sock.sendall(read[:at])
+                time.sleep(0.001)  # in which it mostly looks at the piece
+                sock.sendall(read[at:])
+                assert answers(1) == [value]
+            reads()
+            sock.sendall(posted)
+            value = b"\x07\0\0\0"
+            reads()
+            sock.sendall(message(REGION_WRITE, access(0, 0, 4, b"\x08\0\0\0")))
+            assert sock.recv(4096)[8] == REPLY
+            value = b"\x08\0\0\0"
+            reads()
+            sock.sendall(hooked)
+            assert answers(1) == [b"\x2a\0\0\0"]
+            sock.sendall(message(REGION_READ, access(5, 0, 4)))
+            assert sock.recv(4096)[8:] == bytes([ERROR | REPLY, 0, 0, 0, errno.EINVAL, 0, 0, 0])
+            reads()
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):  # nothing was answered twice
+                sock.recv(1)
+            sock.sendall(read)
+
+    async def check() -> None:
+        async with serve(Thing(), tmp_path / "thing"):
+            for _ in range(3):
+                await asyncio.get_running_loop().run_in_executor(None, client)
+
+    run(check(), spin_us=100_000)
+    assert str(beside) not in [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]

@@ -1,6 +1,6 @@
-"""10,000 connects, bursts for a tenth of SOAK_SECONDS (600), and a QEMU for all of it.
+"""10,000 connects, bursts and turns for a tenth of SOAK_SECONDS (600) each, and a QEMU for all of it.
 
-Exit status 1 when the server keeps anything of the clients, or leaves a read unanswered.
+Exit status 1 when the server keeps anything of the clients, or does not answer each read once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .bursts import bursts
 from .connects import session
 from .machine import Soak
 from .resources import Resources, table
+from .turns import turns
 
 CONNECTS, WARM_UP_CONNECTS, WARM_UP_TURNS = 10_000, 400, 20
 
@@ -61,9 +62,11 @@ async def soak(seconds: float) -> int:
     with tempfile.TemporaryDirectory(prefix="pyvfio-user-soak-") as folder:
         rows = await soak_connects(Path(folder))
         print(f"{bursts(Path(folder), seconds / 10):,} bursts, each read behind them answered")
+        count, kept = turns(Path(folder), seconds / 10)
+        print(f"{count:,} turns of a client that polls, each read done once; descriptors kept: {kept}")
         rows += await soak_machine(Path(folder), seconds)
     print(table(rows))
-    status = 0
+    status = 1 if kept else 0
     for (_, before), (name, after) in (rows[:2], rows[2:]):
         for what, excess in after.grown(before).items():
             print(f"{name}: {what} must not grow by more than the slack, not by {excess:,} more", file=sys.stderr)

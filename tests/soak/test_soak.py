@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyvfio_user.bridge.loop import run
+from pyvfio_user.bridge.loop import Poller, run
 from pyvfio_user.bridge.server import serve
 from pyvfio_user.guest.fixtures import ServeDevice, StartQtest
 
@@ -18,6 +18,7 @@ from .bursts import bursts
 from .connects import session
 from .machine import Soak
 from .resources import SLACK, Resources, table
+from .turns import turns
 
 
 def test_four_hundred_connects_leave_nothing(tmp_path: Path) -> None:
@@ -37,6 +38,17 @@ def test_four_hundred_connects_leave_nothing(tmp_path: Path) -> None:
 
 def test_reads_behind_bursts_are_answered(tmp_path: Path) -> None:
     assert bursts(tmp_path, 1) > 10
+
+
+@pytest.mark.parametrize("engine", ["epoll", "io_uring"])
+def test_what_is_answered_before_it_is_taken_is_done_once(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Poller().engine == "io_uring":  # else it is forbidden here, and epoll stands in for it
+        monkeypatch.setenv("PYVFIO_USER_ENGINE", engine)
+    count, kept = turns(tmp_path, 1)
+    assert count > 100
+    assert kept == 0
 
 
 @pytest.mark.asyncio
