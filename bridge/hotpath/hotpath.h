@@ -313,6 +313,8 @@ void buffers_free(pvu_poller *poller);
 /* poller.c */
 
 void poller_enqueue(pvu_poller *poller, pvu_session *session);
+/* The same, but everything else has its turn first, timers too. */
+void poller_put_off(pvu_poller *poller, pvu_session *session);
 /* Has the poller tell when the socket takes what waits to be sent, or brings what can be received. */
 void poller_update(pvu_poller *poller, pvu_session *session);
 /* Sends all that waits with the next system call: false if that must be done otherwise. */

@@ -132,6 +132,12 @@ void poller_enqueue(pvu_poller *poller, pvu_session *session)
     poller->last = &session->next;
 }
 
+void poller_put_off(pvu_poller *poller, pvu_session *session)
+{
+    poller_enqueue(poller, session);
+    poller->streak = STREAK;
+}
+
 static pvu_session *dequeue(pvu_poller *poller)
 {
     pvu_session *session = poller->first;
@@ -365,6 +371,7 @@ static int look_often(pvu_poller *poller, uint64_t until)
                 return kind;
             limit = 0;
             looks = 0;
+            others |= poller->hot->singles < SINGLES; /* it may have been many messages, and have taken long */
         }
         if (others || !hot || hot->receiving || hot->blocked) {
             if (!poller->ring || uring_pending(poller->ring)) {
@@ -428,8 +435,11 @@ int pvu_poller_next(pvu_poller *poller, int64_t timeout)
 
         if (kind != PVU_NONE || timeout < -1)
             return kind;
-        if (!timeout && waits && !poller->first)
+        if (!timeout && waits && (!poller->first || poller->ring)) {
+            if (poller->first)
+                uring_wake(poller->ring);
             return pvu_poller_submit(poller); /* one look: there can always be more, and Python has other work */
+        }
         if (timeout > 0 || poller->bells || (timeout && waits % CLOCK == 0)) {
             time = now();
             if (poller->bells && (kind = ring(poller, time)) != PVU_NONE)

@@ -63,6 +63,8 @@ uring *uring_open(void);
 void uring_close(uring *ring);
 /* Readable when there is something; -1 or a negative errno when that cannot be had. */
 int uring_fd(uring *ring);
+/* Makes that readable, for there is more to do. */
+void uring_wake(uring *ring);
 /* Sends all that waits in `tx` with the next system call: false if that must be done otherwise. */
 bool uring_send(uring *ring, pvu_session *session);
 /* Receives into the session, which is enqueued when there is something, until it is stopped. */

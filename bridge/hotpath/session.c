@@ -292,7 +292,7 @@ int session_serve(pvu_session *session, pvu_event *event)
     if (result <= PVU_NONE)
         result = session->device->ring_count ? access_doorbells(session, event) : PVU_NONE;
     if (result == PVU_NONE && overlooked(session))
-        poller_enqueue(session->poller, session);
+        poller_put_off(session->poller, session);
     else if (result == PVU_NONE)
         poller_receive(session->poller, session);
     return result;

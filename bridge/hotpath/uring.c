@@ -173,6 +173,14 @@ int uring_fd(uring *ring)
     return ring->eventfd;
 }
 
+void uring_wake(uring *ring)
+{
+    uint64_t one = 1;
+
+    if (ring->eventfd >= 0)
+        (void)!write(ring->eventfd, &one, sizeof(one)); /* a counter that is full is readable */
+}
+
 bool uring_pending(const uring *ring)
 {
     return !ring->polling || load(ring->cq_tail) != *ring->cq_head ||
@@ -405,6 +413,7 @@ uring *uring_open(void)
 /* Never called: there is no ring. */
 void uring_close(uring *ring) { (void)ring; }
 int uring_fd(uring *ring) { (void)ring; return -1; }
+void uring_wake(uring *ring) { (void)ring; }
 bool uring_send(uring *ring, pvu_session *session) { (void)ring; (void)session; return false; }
 void uring_receive(uring *ring, pvu_session *session) { (void)ring; (void)session; }
 int uring_submit(uring *ring) { (void)ring; return 0; }
